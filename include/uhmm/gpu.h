@@ -1,0 +1,194 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later OR BSD-2-Clause */
+/**
+ * DOC: gpu - a software GPU after nouveau's SVM (drivers/gpu/README.md)
+ *
+ * Kernels are C functions run by SM threads; they load and store through plain
+ * pointers of the program. Every access is translated: a TLB in each SM, then
+ * the GPU's page table, then a fault that the driver serves as nouveau does
+ * (fault buffer, sort, merge, replay or cancel). A kernel that follows a bad
+ * pointer is cancelled; its job ends with an error that names address, access
+ * and reason; the process and the other queues live on.
+ *
+ *	static void sum(struct gpu_sm *sm, void *arg, uint64_t index) {
+ *		struct job *job = arg;	// an argument block; read it through the GPU too
+ *		long v = gpu_load_i64(sm, &job->in[index]);
+ *		gpu_atomic_add_u64(sm, &job->total, v);
+ *	}
+ *	gpu_submit(queue, sum, &job, n, &fence);
+ *	if (gpu_wait(fence, &error)) fprintf(stderr, "%s\n", error.text);
+ */
+#ifndef UHMM_GPU_H
+#define UHMM_GPU_H
+
+#include <string.h>
+
+#include <uhmm/hmm.h>
+#include <uhmm/ptable.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+struct gpu;
+struct gpu_queue;
+struct gpu_fence;
+struct gpu_sm;
+
+/** enum gpu_access - what a fault wanted */
+enum gpu_access { GPU_READ = 0, GPU_WRITE = 1, GPU_ATOMIC = 2, GPU_PREFETCH = 3 };
+
+/**
+ * struct gpu_options - how to build a GPU; zero means default
+ * @size: sizeof(struct gpu_options)
+ * @sms: SM threads (default 2, at most 64)
+ * @fault_window: pages served around a fault (default 512, a power of two, at most 512)
+ * @verify: stamp each translation with when it was installed, for gpu_stats.stale:
+ *	accesses made through a translation installed before gpu_verify_mark() of its page
+ * @naive: broken on purpose: no fence at submit and fault, invalidations only
+ *	queued and applied later, as a reader that releases before it invalidates;
+ *	for the litmus test that must see stale accesses
+ * @log: taker of the library's log lines (hmm_set_log), may be NULL
+ * @log_arg: handed to it
+ */
+struct gpu_options {
+	size_t size;
+	unsigned sms;
+	unsigned fault_window;
+	bool verify;
+	bool naive;
+	hmm_log_fn log;
+	void *log_arg;
+};
+
+/** gpu_open() - Return: 0; -EINVAL bad option; as hmm_open(), hmm_notifier_insert() */
+UHMM_API int gpu_open(const struct gpu_options *options, struct gpu **gpu);
+/** gpu_close() - waits for jobs; NULL is allowed */
+UHMM_API void gpu_close(struct gpu *gpu);
+
+/** struct gpu_error - why a job ended */
+struct gpu_error {
+	int err;		/* negative errno, 0 none */
+	uintptr_t addr;		/* the access that failed */
+	enum gpu_access access;
+	enum hmm_reason reason;
+	char text[160];		/* "write of 8 bytes at 0x7f.. : read-only mapping" */
+};
+
+/** struct gpu_stats - counted since gpu_open(); TLB figures of SMs that idle */
+struct gpu_stats {
+	size_t size;
+	uint64_t jobs, cancelled;
+	uint64_t tlb_hits, tlb_misses; /* misses that the page table served */
+	uint64_t faults;	       /* entries that SMs put into the fault buffer */
+	uint64_t faults_merged;	       /* served by another's answer */
+	uint64_t replays;
+	uint64_t invalidations;	       /* callbacks */
+	uint64_t shootdowns;	       /* invalidations that found something mapped */
+	uint64_t unmirrored;	       /* accesses by copy to what cannot be mirrored */
+	uint64_t stale;		       /* verify mode */
+};
+UHMM_API void gpu_get_stats(struct gpu *gpu, struct gpu_stats *stats);
+
+/** typedef gpu_kernel - run once for each index below count, by any SM, in any order */
+typedef void (*gpu_kernel)(struct gpu_sm *sm, void *arg, uint64_t index);
+
+/** gpu_queue_create() - jobs of a queue run one after the other; queues beside each other */
+UHMM_API int gpu_queue_create(struct gpu *gpu, struct gpu_queue **queue);
+/** gpu_queue_destroy() - waits for its jobs */
+UHMM_API void gpu_queue_destroy(struct gpu_queue *queue);
+
+/**
+ * gpu_submit() - start a job
+ * @queue: where; @kernel: what; @arg: handed to it; @count: indices
+ * @fence: where the job's fence goes; NULL: nobody will wait for it
+ *
+ * Fences the whole device first (G3): the job sees every change that happened before.
+ * Context: any thread, not a kernel, not a callback.
+ * Return: 0; -EINVAL no kernel; -ENOMEM; as hmm_notifier_fence(). count 0 is a job that is done.
+ */
+UHMM_API int gpu_submit(struct gpu_queue *queue, gpu_kernel kernel, void *arg, uint64_t count,
+			struct gpu_fence **fence);
+
+/**
+ * gpu_wait() - until the job is done; frees the fence
+ * @error: filled in with why it ended; may be NULL
+ * Return: 0, or the job's negative errno.
+ */
+UHMM_API int gpu_wait(struct gpu_fence *fence, struct gpu_error *error);
+
+/** gpu_prefetch() - fault a range for reading or writing before it is used; bad pages are skipped */
+UHMM_API int gpu_prefetch(struct gpu *gpu, const void *start, size_t length, enum gpu_access access);
+
+/**
+ * gpu_bind() - map what is present in a range, as nouveau's SVM bind does; faults nothing in
+ * Sparse ranges cost what is populated. Return: pages mapped, or negative errno.
+ */
+UHMM_API int64_t gpu_bind(struct gpu *gpu, const void *start, size_t length);
+
+/**
+ * gpu_set_unmanaged() - a hole of the address space that is the device's own
+ * Accesses there fail with HMM_REASON_NO_MAPPING and nothing is mirrored
+ * (nouveau: svmm->unmanaged). One at most; length 0 takes it back.
+ */
+UHMM_API int gpu_set_unmanaged(struct gpu *gpu, uintptr_t start, size_t length);
+
+/** gpu_lookup() - the page table entry as it is now (HMM_PFN_*), 0 if none; no fence */
+UHMM_API uint64_t gpu_lookup(const struct gpu *gpu, const void *addr);
+
+/** gpu_read() / gpu_write() - a job of one copy, waited for; return as gpu_wait() */
+UHMM_API int gpu_read(struct gpu_queue *queue, void *dst, const void *src, size_t length);
+UHMM_API int gpu_write(struct gpu_queue *queue, void *dst, const void *src, size_t length);
+
+/**
+ * gpu_verify_mark() - "from now on, an older translation of this range is stale"
+ * Called after the change's system call has returned. Verify mode only.
+ */
+UHMM_API void gpu_verify_mark(struct gpu *gpu, const void *start, size_t length);
+
+/* ---- inside a kernel ---- */
+
+/** gpu_fail() - end this job from inside a kernel with an errno; does not return */
+UHMM_API void gpu_fail(struct gpu_sm *sm, int err) __attribute__((noreturn));
+
+/*
+ * The accesses below translate inline (TLB) and touch memory by the library's
+ * fault-safe copy. They do not return if the address is bad: the job is cancelled.
+ * Kernels hold no lock and own no memory across an access.
+ */
+UHMM_API void gpu_load(struct gpu_sm *sm, void *dst, const void *src, size_t length);
+UHMM_API void gpu_store(struct gpu_sm *sm, void *dst, const void *src, size_t length);
+UHMM_API void gpu_copy(struct gpu_sm *sm, void *dst, const void *src, size_t length);
+UHMM_API uint64_t gpu_atomic_add_u64(struct gpu_sm *sm, void *addr, uint64_t operand);
+UHMM_API uint32_t gpu_atomic_add_u32(struct gpu_sm *sm, void *addr, uint32_t operand);
+
+#define GPU_ACCESSORS(type, name)                                                       \
+	static inline type gpu_load_##name(struct gpu_sm *sm, const type *addr)         \
+	{                                                                               \
+		type value;                                                             \
+		gpu_load(sm, &value, addr, sizeof(value));                              \
+		return value;                                                           \
+	}                                                                               \
+	static inline void gpu_store_##name(struct gpu_sm *sm, type *addr, type value)  \
+	{                                                                               \
+		gpu_store(sm, addr, &value, sizeof(value));                             \
+	}
+GPU_ACCESSORS(uint8_t, u8)
+GPU_ACCESSORS(uint32_t, u32)
+GPU_ACCESSORS(uint64_t, u64)
+GPU_ACCESSORS(int32_t, i32)
+GPU_ACCESSORS(int64_t, i64)
+GPU_ACCESSORS(float, f32)
+GPU_ACCESSORS(double, f64)
+#undef GPU_ACCESSORS
+
+static inline void *gpu_load_ptr(struct gpu_sm *sm, const void *addr)
+{
+	void *value;
+	gpu_load(sm, &value, addr, sizeof(value));
+	return value;
+}
+
+#ifdef __cplusplus
+}
+#endif
+#endif /* UHMM_GPU_H */

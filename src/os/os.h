@@ -1,0 +1,199 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later OR BSD-2-Clause */
+/*
+ * os - all that is asked of Linux, behind one table of functions.
+ *
+ * src/core calls the system through a `const struct os_ops *` only. os_live()
+ * is the running kernel; tests/unit has a table of fakes that places every race
+ * exactly. This folder knows nothing of mirrors, devices or notifiers.
+ *
+ * Every function returns 0 (or a count) or a negative errno, and takes no lock
+ * that a caller could hold. None of them allocates from libc's malloc.
+ */
+#ifndef UHMM_OS_OS_H
+#define UHMM_OS_OS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#define OS_PAGE_SHIFT 12
+#define OS_PAGE_SIZE ((size_t)1 << OS_PAGE_SHIFT)
+
+/* ---- a userfaultfd context in WP_ASYNC mode ---- */
+
+struct os_ctx {
+	int fd;	       /* in the program's descriptor table, moved out of its way */
+	uint64_t ino;  /* which file it was, to tell when the number is reused */
+	bool fork;     /* EVENT_FORK is on (needs CAP_SYS_PTRACE) */
+	bool user_only; /* UFFD_USER_MODE_ONLY */
+	void *fake;    /* the unit tests' own */
+};
+
+enum os_msg_kind {
+	OS_MSG_UNMAP,  /* [start, end) is unmapped already */
+	OS_MSG_REMOVE, /* [start, end) is about to be zapped */
+	OS_MSG_REMAP,  /* [start, end) moved to `to` already */
+	OS_MSG_FORK,   /* a child was made; its descriptor is closed by read */
+};
+
+struct os_msg {
+	enum os_msg_kind kind;
+	uintptr_t start, end, to;
+};
+
+/* ---- the ring that records mmap, mprotect and brk ---- */
+
+struct os_perf; /* made by perf_open */
+
+/* one mapping call: [start, end) now has `prot` (PROT_*) */
+typedef void (*os_perf_fn)(void *arg, uintptr_t start, uintptr_t end, int prot);
+
+/* ---- looking at mappings ---- */
+
+enum os_vma_kind {
+	OS_VMA_ANON, OS_VMA_HEAP, OS_VMA_STACK, OS_VMA_FILE, OS_VMA_SHMEM,
+	OS_VMA_SYSV, /* SysV shared memory: shmdt sends no message */
+	OS_VMA_HUGETLB, OS_VMA_SPECIAL, /* vdso, vvar, vsyscall: never to be registered */
+};
+
+#define OS_VMA_NAME 256
+
+struct os_vma {
+	uintptr_t start, end;
+	int prot;	     /* PROT_READ | PROT_WRITE | PROT_EXEC */
+	bool shared;	     /* MAP_SHARED */
+	enum os_vma_kind kind;
+	uint64_t page_size;  /* of the mapping: 4096, or the hugetlb size */
+	uint64_t offset;     /* in the file */
+	uint64_t inode;
+	uint32_t dev_major, dev_minor;
+	char name[OS_VMA_NAME]; /* path, "[heap]", "" */
+};
+
+/* Whose address space vma_find, scan and copy look at. */
+struct os_mm {
+	pid_t pid;	/* 0: our own */
+	int maps_fd;	/* /proc/PID/maps, or -1: opened for each question */
+	int pagemap_fd;	/* /proc/PID/pagemap */
+	uint64_t pagemap_ino, maps_ino; /* identity, as in os_ctx */
+};
+
+#define OS_PAGE_PRESENT (1u << 0)
+#define OS_PAGE_SWAPPED (1u << 1)
+#define OS_PAGE_ZERO (1u << 2)
+#define OS_PAGE_FILE (1u << 3)
+#define OS_PAGE_HUGE (1u << 4)
+
+struct os_run {
+	uintptr_t start, end;
+	unsigned flags; /* OS_PAGE_* */
+};
+
+#define OS_SCAN_CHECK (1u << 0)	    /* fail with -EPERM where the VMA is not registered WP_ASYNC */
+#define OS_SCAN_POPULATED (1u << 1) /* report only runs that are present or swapped */
+
+struct os_access_state {
+	uint64_t mask; /* the thread's signal mask before */
+};
+
+typedef void *(*os_thread_fn)(void *arg);
+struct os_thread; /* a running thread; made by thread_start */
+
+struct os_ops {
+	/* Open a context, non-blocking, with every event the privileges allow.
+	 * -EPERM, -ENOSYS, -EMFILE, -EOPNOTSUPP (no WP_ASYNC). */
+	int (*ctx_open)(struct os_ctx *ctx);
+	void (*ctx_close)(struct os_ctx *ctx);
+	/* Is the descriptor still the file that ctx_open made? */
+	bool (*ctx_is_ours)(const struct os_ctx *ctx);
+	/* Events of [start, end). -EBUSY another context has it, -EINVAL hole or
+	 * a kind that is refused, -ENOMEM. Arms no write protection (G7). */
+	int (*ctx_register)(const struct os_ctx *ctx, uintptr_t start, uintptr_t end);
+	int (*ctx_unregister)(const struct os_ctx *ctx, uintptr_t start, uintptr_t end);
+	/* 0 no change is pending, -EAGAIN one is, other: the descriptor is lost. */
+	int (*ctx_probe)(const struct os_ctx *ctx);
+	/* Reader only. Sleep until a message is there; -1 ms: for ever. Sets bit i of
+	 * *ready for ctxs[i]. Bit n: the wake-up of reader_kick. */
+	int (*ctx_poll)(const struct os_ctx *ctxs, unsigned n, int timeout_ms, uint64_t *ready);
+	/* Reader only. Up to max messages; 0 when there is none. Releases the callers. */
+	int (*ctx_read)(const struct os_ctx *ctx, struct os_msg *msgs, unsigned max);
+	/* Reader only, once, first: take a private descriptor table that holds the
+	 * contexts only, so that the program's closefrom() cannot blind the reader. */
+	int (*reader_isolate)(const struct os_ctx *ctxs, unsigned n);
+	/* Make ctx_poll return with bit n set, from any thread. */
+	void (*reader_kick)(const struct os_ctx *ctxs, unsigned n);
+
+	/* Reader only: one event for each thread and CPU, inherited. -EACCES or -EPERM
+	 * (paranoid, seccomp), -ENOENT, -EMFILE, -EOPNOTSUPP (turned off). */
+	int (*perf_open)(struct os_perf **perf);
+	void (*perf_close)(struct os_perf *perf);
+	/* Is a record there that perf_drain has not seen? Any thread, no lock. */
+	bool (*perf_pending)(const struct os_perf *perf);
+	/* Under one lock: each record to fn. 1: the ring may have overflowed. */
+	int (*perf_drain)(struct os_perf *perf, os_perf_fn fn, void *arg);
+
+	int (*mm_open)(struct os_mm *mm, pid_t pid);
+	void (*mm_close)(struct os_mm *mm);
+	/* The VMA that holds addr, else the next above. -ENOENT none, -ESRCH gone. */
+	int (*vma_find)(const struct os_mm *mm, uintptr_t addr, struct os_vma *vma);
+	/* vma_find without name and kind (kind is FILE or ANON by inode): the fast path. */
+	int (*vma_find_fast)(const struct os_mm *mm, uintptr_t addr, struct os_vma *vma);
+	/* Is this mapping of a file on a DAX filesystem or of /dev/dax? */
+	bool (*vma_is_dax)(const struct os_mm *mm, const struct os_vma *vma);
+	/* Size of the mapped file; -ENOENT if it cannot be told. */
+	int64_t (*vma_file_size)(const struct os_mm *mm, const struct os_vma *vma);
+	/* Runs of equal flags in [start, end), ascending; a page in no run is absent.
+	 * *next: where to go on (end when done). Count of runs, or -EPERM (OS_SCAN_CHECK). */
+	int (*scan)(const struct os_mm *mm, uintptr_t start, uintptr_t end, unsigned how,
+		    struct os_run *runs, unsigned max, uintptr_t *next);
+	/* Fault [start, end) in. -EFAULT no permission, past end of file, guard, poison;
+	 * -ENOMEM not mapped, or no memory. */
+	int (*populate)(uintptr_t start, uintptr_t end, bool write);
+	/* As populate for reading, but only what is in the page cache already. */
+	void (*populate_resident)(uintptr_t start, uintptr_t end);
+
+	/* Fault-safe copy; -EFAULT. Own memory: in an access scope by plain
+	 * instructions, else by system call or with the handlers checked first. */
+	int (*copy_from)(const struct os_mm *mm, void *dst, uintptr_t src, size_t length);
+	int (*copy_to)(const struct os_mm *mm, uintptr_t dst, const void *src, size_t length);
+	int (*access_begin)(void);
+	void (*access_end)(void);
+	int (*access_add)(uintptr_t addr, size_t size, uint64_t operand, uint64_t *old);
+	/* Put our SIGSEGV and SIGBUS handlers in front, if they are not. */
+	int (*handlers_arm)(void);
+
+	/* Sleep while *word == expected, at most timeout_ns (0: for ever). */
+	void (*wait)(const uint32_t *word, uint32_t expected, uint64_t timeout_ns);
+	void (*wake)(const uint32_t *word);
+	void (*sleep)(uint64_t ns);
+	uint64_t (*now)(void); /* ns, CLOCK_MONOTONIC */
+	pid_t (*tid)(void);
+
+	/* A thread with every asynchronous signal blocked, its stack from mmap with a
+	 * guard page. `critical`: SIGSEGV and friends blocked too, short time slice. */
+	int (*thread_start)(struct os_thread **thread, const char *name, bool critical,
+			    os_thread_fn fn, void *arg);
+	void (*thread_join)(struct os_thread *thread);
+};
+
+/* The running kernel. */
+const struct os_ops *os_live(void);
+
+/* ---- what is there: src/os/feature.c, printed by `uhmm feature` ---- */
+
+struct os_feature {
+	const char *name;  /* "userfaultfd", "wp_async", "event_fork", "perf", ... */
+	int err;	   /* 0 there; negative errno why not; -ECANCELED turned off by UHMM_OS_WITHOUT */
+	const char *gives; /* what it is for */
+	const char *costs; /* what its absence costs, and the cure */
+};
+
+/* Probe once; count of features; *features lives for ever. */
+unsigned os_features(const struct os_feature **features);
+
+/* Is `name` turned off by the environment variable UHMM_OS_WITHOUT, a comma list of
+ * feature names? For tests of the fallbacks, and for a user with a bad kernel. */
+bool os_without(const char *name);
+
+#endif

@@ -1,0 +1,40 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later OR BSD-2-Clause */
+/*
+ * arena - the library's own memory, in mappings of its own.
+ *
+ * Laws: never libc's malloc (a callback's thread may hold its lock, and fork
+ * holds it while it waits for our reader). Every byte handed out lies in a
+ * mapping that arena_owns() knows, so that the library never mirrors itself.
+ * Chunks are mapped with MADV_DONTFORK unset: a child may read what it inherits.
+ * One arena belongs to one struct hmm; a forked child makes its own.
+ *
+ * Locks: one of its own, a leaf; arena_owns() takes none.
+ */
+#ifndef UHMM_UTIL_ARENA_H
+#define UHMM_UTIL_ARENA_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct arena;
+
+/* NULL: no memory. */
+struct arena *arena_create(void);
+/* Unmaps every chunk, the arena itself included. */
+void arena_destroy(struct arena *arena);
+
+/* Zeroed, aligned to 64. NULL: no memory. Sizes above 32 KiB get a mapping of their own. */
+void *arena_alloc(struct arena *arena, size_t size);
+/* NULL is allowed. `size` as given to arena_alloc. */
+void arena_free(struct arena *arena, void *memory, size_t size);
+
+/* Does [start, end) touch a mapping of any arena of this process? No lock; may be
+ * asked beside everything. Stacks and rings are added by arena_adopt(). */
+bool arena_owns(uintptr_t start, uintptr_t end);
+/* Count memory that somebody else mapped for the library as owned; and forget it.
+ * -ENOSPC: the table (4096 mappings) is full. */
+int arena_adopt(uintptr_t start, uintptr_t end);
+void arena_disown(uintptr_t start, uintptr_t end);
+
+#endif
