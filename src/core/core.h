@@ -1,0 +1,194 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later OR BSD-2-Clause */
+/*
+ * core - the mirror: what its parts share.
+ *
+ *	home.c      one mirror a process; who is a forked child
+ *	mirror.c    making and ending it; attach, get, put
+ *	vmas.c      which VMA is registered with which context
+ *	reader.c    messages -> queues; the gate
+ *	worker.c    queues -> notifiers
+ *	records.c   perf's mapping records, or permissions re-read at the fence
+ *	fence.c     G1
+ *	notifier.c  the tree of notifiers, sequences, callbacks
+ *	look.c      VMAs and pages -> entries of a range
+ *	range.c     snapshot, fault, the driver's loop
+ *	runs.c      coalesced snapshot
+ *	copy.c      copies and the access scope
+ *	error.c     errors in words
+ *
+ * The protocol and why it is right: docs/gate.md. Locks: lock.h.
+ */
+#ifndef UHMM_CORE_CORE_H
+#define UHMM_CORE_CORE_H
+
+#include <stdatomic.h>
+
+#include <uhmm/hmm.h>
+
+#include "core/lock.h"
+#include "core/queue.h"
+#include "os/os.h"
+#include "util/arena.h"
+#include "util/rangemap.h"
+
+#define CONTEXTS 8u
+#define PAGE ((uintptr_t)OS_PAGE_SIZE)
+#define PAGE_DOWN(a) ((a) & ~(PAGE - 1))
+
+/* How long a fence hears "a change is pending" before it stops waiting for quiet. */
+#define STORM_NS UINT64_C(200000)
+/* How often the worker looks at the perf rings while something is mirrored. */
+#define TICK_NS UINT64_C(20000000)
+
+/* Whether a file is on a DAX filesystem, remembered. */
+#define DAX_FILES 16u
+struct dax_file {
+	uint64_t inode, dev;
+	bool dax;
+};
+
+/* One userfaultfd context's gate. Its os_ctx is hmm->os_ctx[i]. */
+struct gate {
+	/* Odd from before the reader reads messages until it has pushed them. */
+	_Atomic uint32_t seq;
+	_Atomic uint32_t seq_waiters;
+	struct queue queue;
+	_Atomic size_t vmas; /* entries of hmm->vmas with this context */
+};
+
+struct hmm {
+	const struct os_ops *os;
+	struct arena *arena;
+	_Atomic unsigned refs;
+	pid_t pid;	   /* who made it */
+	uint64_t cookie;   /* what home says while this process owns the mirror */
+	bool after_fork;   /* made in a child of a process that had one */
+	struct os_mm mm;   /* mm.pid != 0: attached */
+
+	struct os_ctx os_ctx[CONTEXTS];
+	struct gate gate[CONTEXTS];
+
+	/* Perf records and synthetic events; producers hold `side`. */
+	struct lock side;
+	struct queue side_queue;
+	struct os_perf *perf; /* NULL: permissions are re-read at the fence */
+	_Atomic bool draining;
+
+	struct lock register_lock;
+	struct lock vmas_lock; /* protects vmas, sysv, dax */
+	struct dax_file dax[DAX_FILES];
+	struct rangemap vmas;  /* ids 0; value: vma_value() */
+	size_t sysv;	       /* entries of SysV segments, which leave without a message */
+	unsigned next_ctx;     /* round robin; under register_lock */
+
+	struct lock notifiers_lock; /* protects notifiers, next_id, and pins */
+	struct rangemap notifiers;  /* value: struct hmm_notifier * */
+	uint64_t next_id;
+
+	_Atomic bool dead; /* descriptors lost; notifiers are told RELEASE */
+	_Atomic bool release_told;
+	_Atomic bool stop;
+	_Atomic uint32_t ready;	      /* reader: 1 running; 2 perf tried too */
+	_Atomic uint32_t work;	      /* futex: bumped when the worker has something to do */
+	_Atomic uint32_t worker_idle; /* the worker sleeps, or is about to */
+	_Atomic uint32_t progress;    /* futex: bumped when something was delivered */
+	_Atomic uint32_t waiters;     /* on progress */
+	struct os_thread *reader, *worker;
+	uint64_t identity_checked; /* ns; worker only */
+};
+
+/* ---- home.c ---- */
+/* Is this process the one that made the mirror (not a forked child), and does it live? */
+int hmm_check(struct hmm *hmm);
+/* As hmm_check, and -EOPNOTSUPP attached, -EDEADLK inside a callback. */
+int hmm_check_sleep(struct hmm *hmm);
+bool home_owns(const struct hmm *hmm);
+/* Make it the process's own (hmm_open; the unit tests, which fake the system below). */
+void home_adopt(struct hmm *hmm);
+
+/* ---- mirror.c ---- */
+/* A mirror that is nobody's singleton: hmm_open() and the unit tests. */
+int mirror_create(const struct os_ops *os, struct hmm **out);
+void mirror_destroy(struct hmm *hmm);
+void mirror_kill(struct hmm *hmm, const char *why);
+
+/* ---- vmas.c ---- */
+/* An entry of hmm->vmas. */
+struct mirrored {
+	uintptr_t start, end;
+	unsigned ctx;
+	int prot;
+	bool sysv, anon;
+};
+int vmas_mirror(struct hmm *hmm, const struct os_vma *vma);
+void vmas_claim(struct hmm *hmm, unsigned ctx, uintptr_t start, uintptr_t end);
+void vmas_erase(struct hmm *hmm, unsigned ctx, uintptr_t start, uintptr_t end);
+void vmas_trim(struct hmm *hmm, uintptr_t start, uintptr_t end);
+void vmas_unregister_all(struct hmm *hmm);
+bool vmas_overlap(struct hmm *hmm, uintptr_t start, uintptr_t end);
+bool vmas_next(struct hmm *hmm, uintptr_t start, uintptr_t end, struct mirrored *out);
+void vmas_set_prot(struct hmm *hmm, uintptr_t start, uintptr_t end, int prot);
+/* Bit c: context c has a VMA in the range. *check: the fence must look at it (sysv, or
+ * there is no perf). Both 0: nothing there is mirrored. */
+unsigned vmas_contexts(struct hmm *hmm, uintptr_t start, uintptr_t end, bool *check);
+
+/* ---- reader.c, worker.c ---- */
+void *reader_main(void *hmm);
+void reader_step(struct hmm *hmm, int timeout_ms);
+void *worker_main(void *hmm);
+bool worker_step(struct hmm *hmm);
+void worker_wake(struct hmm *hmm);
+/* Until queue->done reaches `target`; false: the mirror died. */
+bool worker_wait(struct hmm *hmm, const struct queue *queue, uint64_t target);
+
+/* ---- records.c ---- */
+/* Push what the rings hold to the side queue. Any thread but the reader. */
+void records_drain(struct hmm *hmm);
+/* Push one event to the side queue; what its queue must reach. */
+uint64_t side_push(struct hmm *hmm, const struct event *event);
+/* Compare mirrored VMAs of a range with what is mapped; push what differs. */
+void records_compare(struct hmm *hmm, uintptr_t start, uintptr_t end);
+
+/* ---- fence.c ---- */
+int fence_range(struct hmm *hmm, uintptr_t start, uintptr_t end);
+/* Tell [start, end) CLEAR and wait until it has been delivered. */
+int fence_clear(struct hmm *hmm, uintptr_t start, uintptr_t end);
+
+/* ---- notifier.c ---- */
+/* What a notifier remembers of an invalidation, for an exact read_retry. */
+struct told {
+	_Atomic uintptr_t start, end;
+};
+
+struct hmm_notifier {
+	struct hmm *hmm;
+	uintptr_t start, end;
+	uint64_t id;
+	const struct hmm_notifier_ops *ops;
+	void *priv;
+	unsigned pins;	  /* callbacks that run; under notifiers_lock */
+	bool removed;	  /* out of the tree; under notifiers_lock */
+	bool removed_inside; /* by its own callback: the worker frees it */
+	_Atomic uint64_t seq; /* invalidations begun */
+	unsigned log_size; /* a power of two */
+	struct told log[]; /* of invalidation i at i % log_size */
+};
+
+/* Has anything of [start, end) been invalidated since seq was `since`? */
+bool notifier_changed(const struct hmm_notifier *notifier, uint64_t since, uintptr_t start,
+		      uintptr_t end);
+bool notifiers_overlap_locked(struct hmm *hmm, uintptr_t start, uintptr_t end);
+/* Worker only: raise sequences, call back. */
+void notifiers_tell(struct hmm *hmm, const struct hmm_event *event);
+bool in_callback(void);
+
+/* ---- look.c ---- */
+int look(struct hmm_range *range, bool fault);
+
+/* ---- error.c ---- */
+/* Leave a sentence for hmm_strerror() in this thread; returns err. */
+int error_say(int err, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+/* A size-first struct from the caller: 0, -EINVAL too small, -E2BIG has more that is not 0. */
+int struct_check(const void *what, size_t size, size_t known);
+
+#endif

@@ -1,0 +1,142 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later OR BSD-2-Clause */
+/*
+ * fence - G1: what has happened to a range has been delivered.
+ *
+ * For each context that the range uses:
+ *
+ *	1  s = seq; odd: wait
+ *	2  probe: is a change pending? then wait; from 1
+ *	3  seq == s? else from 1
+ *	4  wait until done reaches what is pushed now
+ *
+ * A change that let go of the address space before 1 has, at 2, either its
+ * message unread (the probe says so) or read. Read before 1: pushed before s
+ * was even, so 4 waits for it. Read between 1 and 2: 3 sees it.
+ *
+ * Threads in a loop of madvise(DONTNEED) keep 2 busy for good. After STORM_NS
+ * the fence tells what it was asked for CLEAR instead: no device has then any
+ * translation that is older than the fence, which is more than G1 asks.
+ *
+ * Then the same for the perf records. docs/gate.md has the whole argument.
+ */
+#include <errno.h>
+
+#include "core/core.h"
+
+static void wait_even(struct hmm *hmm, struct gate *gate)
+{
+	atomic_fetch_add(&gate->seq_waiters, 1);
+	for (;;) {
+		uint32_t seq = gate->seq;
+
+		if (!(seq & 1))
+			break;
+		hmm->os->wait((const uint32_t *)&gate->seq, seq, 1000000);
+		if (hmm->dead)
+			break;
+	}
+	atomic_fetch_sub(&gate->seq_waiters, 1);
+}
+
+static int lost(struct hmm *hmm)
+{
+	mirror_kill(hmm, "a descriptor of it was closed by the program");
+	return hmm_check(hmm);
+}
+
+/* One look, steps 1 to 3. 0 quiet; -EAGAIN a change is pending or was just read; -ENODEV. */
+static int look_quiet(struct hmm *hmm, unsigned i)
+{
+	struct gate *gate = &hmm->gate[i];
+	uint32_t seq = gate->seq;
+	int err;
+
+	if (seq & 1) {
+		wait_even(hmm, gate);
+		return hmm->dead ? hmm_check(hmm) : -EAGAIN;
+	}
+	err = hmm->os->ctx_probe(&hmm->os_ctx[i]);
+	if (err && err != -EAGAIN)
+		return lost(hmm);
+	return !err && gate->seq == seq ? 0 : -EAGAIN;
+}
+
+/* Steps 1 to 4. 0; -EAGAIN changes did not pause for STORM_NS; -ENODEV. */
+static int fence_context(struct hmm *hmm, unsigned i)
+{
+	struct queue *queue = &hmm->gate[i].queue;
+	uint64_t began = 0, pause = 2000;
+	int err;
+
+	while ((err = look_quiet(hmm, i)) == -EAGAIN) {
+		uint64_t now = hmm->os->now();
+
+		if (!began)
+			began = now;
+		else if (now - began > STORM_NS)
+			return -EAGAIN;
+		hmm->os->sleep(pause);
+		pause = pause < 50000 ? pause * 2 : pause;
+	}
+	if (err)
+		return err;
+	return worker_wait(hmm, queue, queue->pushed) ? 0 : hmm_check(hmm);
+}
+
+static int wait_side(struct hmm *hmm, uint64_t target)
+{
+	return worker_wait(hmm, &hmm->side_queue, target) ? 0 : hmm_check(hmm);
+}
+
+int fence_clear(struct hmm *hmm, uintptr_t start, uintptr_t end)
+{
+	struct event event = { .kind = EVENT_CLEAR, .start = start, .end = end };
+
+	return wait_side(hmm, side_push(hmm, &event));
+}
+
+int fence_range(struct hmm *hmm, uintptr_t start, uintptr_t end)
+{
+	bool check, storm = false;
+	unsigned mask = vmas_contexts(hmm, start, end, &check);
+
+	for (unsigned i = 0; i < CONTEXTS; i++) {
+		int err;
+
+		if (!(mask >> i & 1))
+			continue;
+		err = fence_context(hmm, i);
+		if (err && err != -EAGAIN)
+			return err;
+		storm |= err == -EAGAIN;
+	}
+	if (check)
+		records_compare(hmm, start, end);
+	records_drain(hmm);
+	if (storm)
+		return fence_clear(hmm, start, end);
+	return wait_side(hmm, hmm->side_queue.pushed);
+}
+
+int hmm_fence(struct hmm *hmm, uintptr_t start, size_t length)
+{
+	int err = hmm_check_sleep(hmm);
+
+	if (err)
+		return err;
+	if (length > UINTPTR_MAX - start)
+		return error_say(-EOVERFLOW, "the range wraps around the end of the address space");
+	return length ? fence_range(hmm, PAGE_DOWN(start), start + length) : 0;
+}
+
+int hmm_notifier_fence(struct hmm_notifier *notifier)
+{
+	struct hmm *hmm;
+	int err;
+
+	if (!notifier)
+		return error_say(-EINVAL, "the notifier is NULL");
+	hmm = notifier->hmm;
+	err = hmm_check_sleep(hmm);
+	return err ? err : fence_range(hmm, notifier->start, notifier->end);
+}

@@ -1,0 +1,80 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later OR BSD-2-Clause */
+/*
+ * reader - messages to queues, and the gate (docs/gate.md).
+ *
+ *	seq odd; read; push; seq even; wake the worker
+ *
+ * Reading releases the threads whose changes the messages tell, so the gate is
+ * closed (odd) before and opens (even) when the events can be waited for.
+ *
+ * G6: this thread takes no lock, never allocates, never touches mirrored memory,
+ * blocks all signals and makes no mapping change after its start. It waits for
+ * nothing but messages.
+ */
+#include <errno.h>
+
+#include "core/core.h"
+
+#define BATCH 16u
+
+static void gate_flip(struct hmm *hmm, struct gate *gate)
+{
+	atomic_fetch_add(&gate->seq, 1);
+	if (gate->seq_waiters)
+		hmm->os->wake((const uint32_t *)&gate->seq);
+}
+
+/* One batch of one context. How many messages there were, or -errno. */
+static int read_batch(struct hmm *hmm, unsigned i)
+{
+	struct gate *gate = &hmm->gate[i];
+	struct os_msg msgs[BATCH];
+	int n;
+
+	atomic_fetch_add(&gate->seq, 1);
+	n = hmm->os->ctx_read(&hmm->os_ctx[i], msgs, BATCH);
+	for (int k = 0; k < n; k++) {
+		struct event event = { .kind = (enum event_kind)msgs[k].kind,
+				       .start = msgs[k].start,
+				       .end = msgs[k].end,
+				       .to = msgs[k].to };
+		queue_push(&gate->queue, &event);
+	}
+	gate_flip(hmm, gate);
+	if (n > 0)
+		worker_wake(hmm);
+	return n;
+}
+
+void reader_step(struct hmm *hmm, int timeout_ms)
+{
+	uint64_t ready = 0;
+
+	hmm->os->ctx_poll(hmm->os_ctx, CONTEXTS, timeout_ms, &ready);
+	for (unsigned i = 0; i < CONTEXTS; i++) {
+		int n = BATCH;
+
+		while ((ready >> i & 1) && n == (int)BATCH)
+			n = read_batch(hmm, i);
+		if (n < 0 && n != -EAGAIN)
+			mirror_kill(hmm, "a userfaultfd context cannot be read any more");
+	}
+}
+
+void *reader_main(void *arg)
+{
+	struct hmm *hmm = arg;
+	const struct os_ops *os = hmm->os;
+
+	/* If it fails a closefrom() of the program would blind us: it is only less robust. */
+	os->reader_isolate(hmm->os_ctx, CONTEXTS);
+	if (os->perf_open(&hmm->perf))
+		hmm->perf = NULL;
+	hmm->ready = 2;
+	os->wake((const uint32_t *)&hmm->ready);
+	while (!hmm->stop)
+		reader_step(hmm, hmm->dead ? 10 : -1);
+	if (hmm->perf)
+		os->perf_close(hmm->perf);
+	return NULL;
+}

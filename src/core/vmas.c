@@ -1,0 +1,386 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later OR BSD-2-Clause */
+/*
+ * vmas - which mapping is registered with which context.
+ *
+ * Laws, on which the fence stands (docs/gate.md):
+ * - a VMA is entered before it is registered, so that a record or a fence that
+ *   comes in between is not filtered away;
+ * - the entry of a context leaves only when an event of that context is
+ *   processed, before notifiers are told: who finds no entry has nothing to
+ *   wait for, and who finds one waits for what is pending there;
+ * - an entry may be there without a registration (the message came late). The
+ *   registration token, in every scan of a fault, finds that.
+ * Whole VMAs are registered: with a piece of it registered the program's own
+ * mremap of the whole would fail.
+ */
+#include <errno.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "core/core.h"
+
+#define VALUE_CTX 0xffu
+#define VALUE_PROT_SHIFT 8
+#define VALUE_SYSV (1u << 16)
+#define VALUE_ANON (1u << 17)
+
+static struct mirrored unpack(const struct range_entry *entry)
+{
+	return (struct mirrored){
+		.start = entry->start,
+		.end = entry->end,
+		.ctx = entry->value & VALUE_CTX,
+		.prot = (entry->value >> VALUE_PROT_SHIFT) & 7,
+		.sysv = entry->value & VALUE_SYSV,
+		.anon = entry->value & VALUE_ANON,
+	};
+}
+
+static uint64_t pack(const struct mirrored *m)
+{
+	return m->ctx | (uint64_t)(m->prot & 7) << VALUE_PROT_SHIFT | (m->sysv ? VALUE_SYSV : 0) |
+	       (m->anon ? VALUE_ANON : 0);
+}
+
+/* Counts follow the map: each change of it goes through here. Under vmas_lock. */
+static void count(struct hmm *hmm, uintptr_t start, uintptr_t end, int by)
+{
+	struct range_entry e;
+	bool more = rangemap_first(&hmm->vmas, start, end, &e);
+
+	for (; more; more = rangemap_next(&hmm->vmas, start, end, &e, &e)) {
+		struct mirrored m = unpack(&e);
+
+		atomic_fetch_add(&hmm->gate[m.ctx].vmas, (size_t)by);
+		if (m.sysv)
+			hmm->sysv += (size_t)by;
+	}
+}
+
+static int erase_locked(struct hmm *hmm, uintptr_t start, uintptr_t end)
+{
+	/* One page to each side: a cut leaves pieces there that count anew. */
+	uintptr_t lo = start ? start - 1 : 0, hi = end < UINTPTR_MAX ? end + 1 : end;
+	int err;
+
+	count(hmm, lo, hi, -1);
+	err = rangemap_erase(&hmm->vmas, start, end);
+	count(hmm, lo, hi, 1);
+	return err;
+}
+
+static int add(struct hmm *hmm, const struct mirrored *m)
+{
+	struct range_entry e = { .start = m->start, .end = m->end, .value = pack(m) };
+	int err;
+
+	lock_take(&hmm->vmas_lock);
+	err = erase_locked(hmm, m->start, m->end);
+	if (!err)
+		err = rangemap_insert(&hmm->vmas, &e);
+	if (!err)
+		count(hmm, m->start, m->end, 1);
+	lock_drop(&hmm->vmas_lock);
+	return err;
+}
+
+/*
+ * Take context `ctx`'s entries out of a range. When a cut in the middle finds no
+ * memory the entry stays: too much is registered then, never too little.
+ */
+void vmas_erase(struct hmm *hmm, unsigned ctx, uintptr_t start, uintptr_t end)
+{
+	struct range_entry e;
+	bool more;
+
+	lock_take(&hmm->vmas_lock);
+	more = rangemap_first(&hmm->vmas, start, end, &e);
+	while (more) {
+		if ((e.value & VALUE_CTX) == ctx)
+			erase_locked(hmm, e.start > start ? e.start : start,
+				     e.end < end ? e.end : end);
+		more = rangemap_next(&hmm->vmas, start, end, &e, &e);
+	}
+	lock_drop(&hmm->vmas_lock);
+}
+
+bool vmas_next(struct hmm *hmm, uintptr_t start, uintptr_t end, struct mirrored *out)
+{
+	struct range_entry e;
+	bool found;
+
+	lock_take(&hmm->vmas_lock);
+	found = rangemap_first(&hmm->vmas, start, end, &e);
+	lock_drop(&hmm->vmas_lock);
+	if (found)
+		*out = unpack(&e);
+	return found;
+}
+
+bool vmas_overlap(struct hmm *hmm, uintptr_t start, uintptr_t end)
+{
+	struct mirrored m;
+
+	return vmas_next(hmm, start, end, &m);
+}
+
+/* Under the register lock, so that nobody adds beside it; the worker may erase. */
+void vmas_set_prot(struct hmm *hmm, uintptr_t start, uintptr_t end, int prot)
+{
+	struct mirrored m;
+
+	lock_take(&hmm->register_lock);
+	while (start < end && vmas_next(hmm, start, end, &m)) {
+		uintptr_t past = m.end;
+
+		m.start = m.start > start ? m.start : start;
+		m.end = m.end < end ? m.end : end;
+		m.prot = prot;
+		/* Without memory the old permission stays, and is reported as changed again. */
+		if (m.start < m.end)
+			add(hmm, &m);
+		start = past;
+	}
+	lock_drop(&hmm->register_lock);
+}
+
+unsigned vmas_contexts(struct hmm *hmm, uintptr_t start, uintptr_t end, bool *check)
+{
+	unsigned mask = 0, seen = 0;
+	struct range_entry e;
+	bool more;
+
+	*check = false;
+	lock_take(&hmm->vmas_lock);
+	more = rangemap_first(&hmm->vmas, start, end, &e);
+	/* Of a long list the contexts in use say the same, or a little more. */
+	for (; more && seen < 64; seen++) {
+		mask |= 1u << (e.value & VALUE_CTX);
+		*check |= !!(e.value & VALUE_SYSV);
+		more = rangemap_next(&hmm->vmas, start, end, &e, &e);
+	}
+	if (more) {
+		for (unsigned i = 0; i < CONTEXTS; i++)
+			if (hmm->gate[i].vmas)
+				mask |= 1u << i;
+		*check |= hmm->sysv != 0;
+	}
+	lock_drop(&hmm->vmas_lock);
+	*check |= mask && !hmm->perf;
+	return mask;
+}
+
+enum overlap { NOTHING, ONE_CONTEXT, SEVERAL_CONTEXTS };
+
+/* The context of the entries that overlap a VMA; none: CONTEXTS. */
+static unsigned context_of(struct hmm *hmm, const struct mirrored *want, enum overlap *overlap)
+{
+	struct range_entry e;
+	unsigned ctx = CONTEXTS;
+	bool more = rangemap_first(&hmm->vmas, want->start, want->end, &e);
+
+	*overlap = more ? ONE_CONTEXT : NOTHING;
+	for (; more; more = rangemap_next(&hmm->vmas, want->start, want->end, &e, &e)) {
+		if (ctx != CONTEXTS && ctx != unpack(&e).ctx)
+			*overlap = SEVERAL_CONTEXTS;
+		ctx = unpack(&e).ctx;
+	}
+	return ctx;
+}
+
+static bool mergeable(const struct range_entry *e, const struct mirrored *want)
+{
+	struct mirrored m = unpack(e);
+
+	return m.anon && want->anon && m.prot == want->prot &&
+	       (m.end == want->start || m.start == want->end);
+}
+
+/* A neighbour that the kernel would merge with keeps that possible: same context. */
+static unsigned choose(struct hmm *hmm, const struct mirrored *want, enum overlap *overlap)
+{
+	struct range_entry e;
+	unsigned ctx;
+
+	lock_take(&hmm->vmas_lock);
+	ctx = context_of(hmm, want, overlap);
+	if (*overlap == NOTHING && rangemap_before(&hmm->vmas, want->start, &e) &&
+	    mergeable(&e, want))
+		ctx = unpack(&e).ctx;
+	else if (*overlap == NOTHING && want->end < UINTPTR_MAX &&
+		 rangemap_first(&hmm->vmas, want->end, want->end + 1, &e) &&
+		 mergeable(&e, want))
+		ctx = unpack(&e).ctx;
+	lock_drop(&hmm->vmas_lock);
+	return ctx < CONTEXTS ? ctx : hmm->next_ctx++ % CONTEXTS;
+}
+
+/* Under the register lock. 0, -EBUSY this context does not have it, -EINVAL, -ENOMEM. */
+static int try_context(struct hmm *hmm, struct mirrored *m, unsigned ctx, bool was_there)
+{
+	int err;
+
+	m->ctx = ctx;
+	err = add(hmm, m);
+	if (err)
+		return err;
+	err = hmm->os->ctx_register(&hmm->os_ctx[ctx], m->start, m->end);
+	/* What was not here before we came may go at once; else only by its event. */
+	if (err && !was_there)
+		vmas_erase(hmm, ctx, m->start, m->end);
+	return err;
+}
+
+/*
+ * Another context of ours may have it: a mapping that was moved here. Its entry
+ * under the old context, if there is one, may go only when what is pending there has been
+ * told; the caller has seen to that.
+ */
+static int try_others(struct hmm *hmm, struct mirrored *m, unsigned but)
+{
+	int err = -EBUSY;
+
+	for (unsigned i = 0; i < CONTEXTS && err == -EBUSY; i++)
+		if (i != but)
+			err = try_context(hmm, m, i, false);
+	return err;
+}
+
+/* A child's mappings belong to a context that the parent's reader is about to close. */
+static bool wait_for_parent(struct hmm *hmm, unsigned *waited_ms)
+{
+	if (!hmm->after_fork || *waited_ms >= 100)
+		return false;
+	hmm->os->sleep(1000000);
+	*waited_ms += 1;
+	return true;
+}
+
+static struct mirrored describe(const struct os_vma *vma)
+{
+	return (struct mirrored){ .start = vma->start, .end = vma->end, .prot = vma->prot,
+				  .sysv = vma->kind == OS_VMA_SYSV,
+				  .anon = !vma->shared && !vma->inode };
+}
+
+/*
+ * Entered under one context (or several), registered with another: drop what devices
+ * have of it, after all that is pending there; only then may the entry change.
+ */
+static int mirror_moved(struct hmm *hmm, struct mirrored *m)
+{
+	int err = fence_range(hmm, m->start, m->end);
+
+	if (!err)
+		err = fence_clear(hmm, m->start, m->end);
+	if (err)
+		return err;
+	lock_take(&hmm->register_lock);
+	err = try_others(hmm, m, CONTEXTS);
+	lock_drop(&hmm->register_lock);
+	return err;
+}
+
+/*
+ * Register a VMA whole. 0; -EOPNOTSUPP somebody else's userfaultfd has it; -EINVAL it
+ * changed, look again (or it is of a kind that is refused); -ENOMEM; -ENODEV.
+ */
+int vmas_mirror(struct hmm *hmm, const struct os_vma *vma)
+{
+	struct mirrored m = describe(vma);
+	enum overlap overlap;
+	unsigned waited = 0;
+	int err;
+
+	do {
+		unsigned ctx;
+
+		lock_take(&hmm->register_lock);
+		ctx = choose(hmm, &m, &overlap);
+		err = -EBUSY;
+		if (overlap != SEVERAL_CONTEXTS)
+			err = try_context(hmm, &m, ctx, overlap != NOTHING);
+		if (err == -EBUSY && overlap == NOTHING)
+			err = try_others(hmm, &m, ctx);
+		lock_drop(&hmm->register_lock);
+		if (err == -EBUSY && overlap != NOTHING)
+			err = mirror_moved(hmm, &m);
+	} while (err == -EBUSY && wait_for_parent(hmm, &waited));
+	return err == -EBUSY ? -EOPNOTSUPP : err;
+}
+
+/* Is the first page's VMA registered WP_ASYNC, by anybody? The registration token. */
+static bool has_token(struct hmm *hmm, const struct os_vma *vma)
+{
+	struct os_run run;
+	uintptr_t next;
+
+	return hmm->os->scan(&hmm->mm, vma->start, vma->start + PAGE, OS_SCAN_CHECK, &run, 1,
+			     &next) >= 0;
+}
+
+/* What a REMAP left behind belongs to the context that told of it: enter it. Worker. */
+void vmas_claim(struct hmm *hmm, unsigned ctx, uintptr_t start, uintptr_t end)
+{
+	struct os_vma vma;
+
+	lock_take(&hmm->register_lock);
+	while (start < end && !hmm->os->vma_find(&hmm->mm, start, &vma) && vma.start < end) {
+		struct mirrored m = describe(&vma);
+
+		/* An entry of another context stays until that context's own event. */
+		if (has_token(hmm, &vma) && !vmas_overlap(hmm, m.start, m.end))
+			try_context(hmm, &m, ctx, false);
+		start = vma.end;
+	}
+	lock_drop(&hmm->register_lock);
+}
+
+/*
+ * Unregister what no notifier covers any more. The notifiers' lock is held over the
+ * system call: a notifier that is inserted later faults later, and finds the VMA gone
+ * from the map.
+ */
+void vmas_trim(struct hmm *hmm, uintptr_t start, uintptr_t end)
+{
+	struct mirrored m;
+
+	while (start < end && vmas_next(hmm, start, end, &m)) {
+		lock_take(&hmm->register_lock);
+		lock_take(&hmm->notifiers_lock);
+		if (!notifiers_overlap_locked(hmm, m.start, m.end)) {
+			vmas_erase(hmm, m.ctx, m.start, m.end);
+			hmm->os->ctx_unregister(&hmm->os_ctx[m.ctx], m.start, m.end);
+		}
+		lock_drop(&hmm->notifiers_lock);
+		lock_drop(&hmm->register_lock);
+		start = m.end;
+	}
+}
+
+static void unregister_one(struct hmm *hmm, const struct os_vma *vma)
+{
+	if (!has_token(hmm, vma))
+		return;
+	/* By us? Then registering again succeeds. */
+	for (unsigned i = 0; i < CONTEXTS; i++) {
+		if (hmm->os->ctx_register(&hmm->os_ctx[i], vma->start, vma->end))
+			continue;
+		hmm->os->ctx_unregister(&hmm->os_ctx[i], vma->start, vma->end);
+		return;
+	}
+}
+
+/* Everything, also what moved behind the map's back: the last put. */
+void vmas_unregister_all(struct hmm *hmm)
+{
+	struct os_vma vma;
+	uintptr_t at = 0;
+
+	lock_take(&hmm->register_lock);
+	while (!hmm->os->vma_find_fast(&hmm->mm, at, &vma)) {
+		unregister_one(hmm, &vma);
+		at = vma.end;
+	}
+	lock_drop(&hmm->register_lock);
+}

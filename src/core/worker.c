@@ -1,0 +1,188 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later OR BSD-2-Clause */
+/*
+ * worker - queues to notifiers; runs every callback.
+ *
+ * For each event: the map of VMAs first (who finds no entry afterwards looks
+ * anew), then the notifiers, then queue_done(), which fences wait for.
+ *
+ * A thread of its own, because a callback may malloc, free or munmap: fork()
+ * holds malloc's locks while it waits for its message to be *read*, which the
+ * reader does without us (probes/attacks/one_thread_malloc_fork_deadlock.c).
+ */
+#include <errno.h>
+
+#include "core/core.h"
+
+/* Events of one queue before the next queue has its turn. */
+#define TURN 32u
+/* How often descriptors are looked at for having been taken away. */
+#define IDENTITY_NS UINT64_C(1000000000)
+
+void worker_wake(struct hmm *hmm)
+{
+	atomic_fetch_add(&hmm->work, 1);
+	if (hmm->worker_idle)
+		hmm->os->wake((const uint32_t *)&hmm->work);
+}
+
+static void tell_progress(struct hmm *hmm)
+{
+	atomic_fetch_add(&hmm->progress, 1);
+	if (hmm->waiters)
+		hmm->os->wake((const uint32_t *)&hmm->progress);
+}
+
+bool worker_wait(struct hmm *hmm, const struct queue *queue, uint64_t target)
+{
+	if (queue->done >= target)
+		return true;
+	atomic_fetch_add(&hmm->waiters, 1);
+	for (;;) {
+		uint32_t progress = hmm->progress;
+
+		if (queue->done >= target || hmm->dead)
+			break;
+		hmm->os->wait((const uint32_t *)&hmm->progress, progress, 0);
+	}
+	atomic_fetch_sub(&hmm->waiters, 1);
+	return queue->done >= target;
+}
+
+static void tell(struct hmm *hmm, enum hmm_event_kind kind, uintptr_t start, uintptr_t end)
+{
+	struct hmm_event event = { .size = sizeof(event), .kind = kind, .start = start,
+				   .end = end };
+
+	notifiers_tell(hmm, &event);
+}
+
+static void tell_remap(struct hmm *hmm, const struct event *e)
+{
+	struct hmm_event event = { .size = sizeof(event), .kind = HMM_EVENT_REMAP,
+				   .start = e->start, .end = e->end, .peer = e->to,
+				   .to_peer = true };
+
+	notifiers_tell(hmm, &event);
+	event.start = e->to;
+	event.end = e->to + (e->end - e->start);
+	event.peer = e->start;
+	event.to_peer = false;
+	notifiers_tell(hmm, &event);
+}
+
+/* ctx: CONTEXTS for the side queue, whose events change no registration. */
+static void deliver(struct hmm *hmm, unsigned ctx, const struct event *e)
+{
+	uintptr_t to_end = e->to + (e->end - e->start);
+
+	switch (e->kind) {
+	case EVENT_UNMAP:
+		vmas_erase(hmm, ctx, e->start, e->end);
+		tell(hmm, HMM_EVENT_UNMAP, e->start, e->end);
+		break;
+	case EVENT_CLEAR:
+		tell(hmm, HMM_EVENT_CLEAR, e->start, e->end);
+		break;
+	case EVENT_REMAP:
+		vmas_erase(hmm, ctx, e->start, e->end);
+		vmas_erase(hmm, ctx, e->to, to_end);
+		tell_remap(hmm, e);
+		vmas_claim(hmm, ctx, e->to, to_end);
+		vmas_claim(hmm, ctx, e->start, e->end);
+		break;
+	case EVENT_FORK:
+		tell(hmm, HMM_EVENT_FORK, 0, UINTPTR_MAX);
+		break;
+	case EVENT_PROTECTION:
+		tell(hmm, HMM_EVENT_PROTECTION, e->start, e->end);
+		break;
+	case EVENT_RELEASE:
+		tell(hmm, HMM_EVENT_RELEASE, 0, UINTPTR_MAX);
+		break;
+	case EVENT_EVERYTHING:
+		/* The map keeps its entries: too many are found out by the token. */
+		tell(hmm, HMM_EVENT_CLEAR, 0, UINTPTR_MAX);
+		break;
+	}
+}
+
+static bool turn(struct hmm *hmm, unsigned ctx, struct queue *queue)
+{
+	struct event event;
+	uint64_t upto;
+	unsigned n = 0;
+
+	while (n < TURN && queue_take(queue, &event, &upto)) {
+		deliver(hmm, ctx, &event);
+		queue_done(queue, upto);
+		tell_progress(hmm);
+		n++;
+	}
+	return n != 0;
+}
+
+bool worker_step(struct hmm *hmm)
+{
+	bool did = false;
+
+	for (unsigned i = 0; i < CONTEXTS; i++)
+		did |= turn(hmm, i, &hmm->gate[i].queue);
+	did |= turn(hmm, CONTEXTS, &hmm->side_queue);
+	if (hmm->dead && !atomic_exchange(&hmm->release_told, true)) {
+		struct event release = { .kind = EVENT_RELEASE };
+
+		deliver(hmm, CONTEXTS, &release);
+	}
+	return did;
+}
+
+static void check_identity(struct hmm *hmm)
+{
+	uint64_t now = hmm->os->now();
+
+	if (hmm->dead || now - hmm->identity_checked < IDENTITY_NS)
+		return;
+	hmm->identity_checked = now;
+	for (unsigned i = 0; i < CONTEXTS; i++)
+		if (!hmm->os->ctx_is_ours(&hmm->os_ctx[i]))
+			mirror_kill(hmm, "a descriptor of it was closed by the program");
+}
+
+static bool anything_mirrored(const struct hmm *hmm)
+{
+	for (unsigned i = 0; i < CONTEXTS; i++)
+		if (hmm->gate[i].vmas)
+			return true;
+	return false;
+}
+
+/* mprotect does not wait for us: a running job's permission is looked at in ticks. */
+static void tick(struct hmm *hmm)
+{
+	if (!anything_mirrored(hmm))
+		return;
+	records_drain(hmm);
+	hmm->os->handlers_arm();
+	check_identity(hmm);
+}
+
+void *worker_main(void *arg)
+{
+	struct hmm *hmm = arg;
+
+	while (!hmm->stop) {
+		uint32_t work = hmm->work;
+
+		if (worker_step(hmm))
+			continue;
+		hmm->worker_idle = 1;
+		if (hmm->work == work)
+			hmm->os->wait((const uint32_t *)&hmm->work, work,
+				      anything_mirrored(hmm) ? TICK_NS : 0);
+		hmm->worker_idle = 0;
+		tick(hmm);
+	}
+	/* The last put has fenced: what is left was pushed by its own unregistering. */
+	worker_step(hmm);
+	return NULL;
+}
