@@ -44,9 +44,9 @@ enum gpu_access { GPU_READ = 0, GPU_WRITE = 1, GPU_ATOMIC = 2, GPU_PREFETCH = 3 
  * @fault_window: pages served around a fault (default 512, a power of two, at most 512)
  * @verify: stamp each translation with when it was installed, for gpu_stats.stale:
  *	accesses made through a translation installed before gpu_verify_mark() of its page
- * @naive: broken on purpose: no fence at submit and fault, invalidations only
- *	queued and applied later, as a reader that releases before it invalidates;
- *	for the litmus test that must see stale accesses
+ * @naive: broken on purpose: no fence at submit, no read_retry before an answer is
+ *	installed, invalidations only queued and applied later, as a reader does that
+ *	releases before it invalidates; for the litmus test that must see stale accesses
  * @log: taker of the library's log lines (hmm_set_log), may be NULL
  * @log_arg: handed to it
  */
@@ -62,7 +62,7 @@ struct gpu_options {
 
 /** gpu_open() - Return: 0; -EINVAL bad option; as hmm_open(), hmm_notifier_insert() */
 UHMM_API int gpu_open(const struct gpu_options *options, struct gpu **gpu);
-/** gpu_close() - waits for jobs; NULL is allowed */
+/** gpu_close() - waits for jobs, destroys queues that are left; NULL is allowed */
 UHMM_API void gpu_close(struct gpu *gpu);
 
 /** struct gpu_error - why a job ended */
@@ -81,12 +81,13 @@ struct gpu_stats {
 	uint64_t tlb_hits, tlb_misses; /* misses that the page table served */
 	uint64_t faults;	       /* entries that SMs put into the fault buffer */
 	uint64_t faults_merged;	       /* served by another's answer */
-	uint64_t replays;
-	uint64_t invalidations;	       /* callbacks */
+	uint64_t replays;	       /* once a batch of which something succeeded */
+	uint64_t invalidations;	       /* callbacks, HMM_EVENT_FORK included */
 	uint64_t shootdowns;	       /* invalidations that found something mapped */
 	uint64_t unmirrored;	       /* accesses by copy to what cannot be mirrored */
 	uint64_t stale;		       /* verify mode */
 };
+/** gpu_get_stats() - fills in as much of @stats as @stats->size says */
 UHMM_API void gpu_get_stats(struct gpu *gpu, struct gpu_stats *stats);
 
 /** typedef gpu_kernel - run once for each index below count, by any SM, in any order */
@@ -103,8 +104,9 @@ UHMM_API void gpu_queue_destroy(struct gpu_queue *queue);
  * @fence: where the job's fence goes; NULL: nobody will wait for it
  *
  * Fences the whole device first (G3): the job sees every change that happened before.
+ * count 0 is a job that is done when those before it in the queue are.
  * Context: any thread, not a kernel, not a callback.
- * Return: 0; -EINVAL no kernel; -ENOMEM; as hmm_notifier_fence(). count 0 is a job that is done.
+ * Return: 0; -EINVAL no kernel; -ENOMEM; -ENODEV the mirror is dead; as hmm_notifier_fence().
  */
 UHMM_API int gpu_submit(struct gpu_queue *queue, gpu_kernel kernel, void *arg, uint64_t count,
 			struct gpu_fence **fence);
@@ -116,7 +118,12 @@ UHMM_API int gpu_submit(struct gpu_queue *queue, gpu_kernel kernel, void *arg, u
  */
 UHMM_API int gpu_wait(struct gpu_fence *fence, struct gpu_error *error);
 
-/** gpu_prefetch() - fault a range for reading or writing before it is used; bad pages are skipped */
+/**
+ * gpu_prefetch() - fault a range before it is used; bad pages are skipped
+ * @access: GPU_READ, GPU_WRITE (GPU_ATOMIC is the same), or GPU_PREFETCH: only map
+ *	what is present
+ * Return: 0; -EOVERFLOW the range wraps; -EBUSY it changes too fast; -ENOMEM; -ENODEV.
+ */
 UHMM_API int gpu_prefetch(struct gpu *gpu, const void *start, size_t length, enum gpu_access access);
 
 /**
@@ -129,10 +136,11 @@ UHMM_API int64_t gpu_bind(struct gpu *gpu, const void *start, size_t length);
  * gpu_set_unmanaged() - a hole of the address space that is the device's own
  * Accesses there fail with HMM_REASON_NO_MAPPING and nothing is mirrored
  * (nouveau: svmm->unmanaged). One at most; length 0 takes it back.
+ * Return: 0; -EINVAL not page aligned; -EOVERFLOW it wraps.
  */
 UHMM_API int gpu_set_unmanaged(struct gpu *gpu, uintptr_t start, size_t length);
 
-/** gpu_lookup() - the page table entry as it is now (HMM_PFN_*), 0 if none; no fence */
+/** gpu_lookup() - the page's translation as it is now (HMM_PFN_*), 0 if none; no fence */
 UHMM_API uint64_t gpu_lookup(const struct gpu *gpu, const void *addr);
 
 /** gpu_read() / gpu_write() - a job of one copy, waited for; return as gpu_wait() */
@@ -142,8 +150,63 @@ UHMM_API int gpu_write(struct gpu_queue *queue, void *dst, const void *src, size
 /**
  * gpu_verify_mark() - "from now on, an older translation of this range is stale"
  * Called after the change's system call has returned. Verify mode only.
+ *
+ * An access counts as stale if its job was submitted after the mark and the
+ * translation it used was installed before it. Jobs that were running when the
+ * mark was made are not judged by it: what they may still see is another matter
+ * (mprotect does not wait for the device; the others wait for the message to be
+ * read). A count is never too high. It can be too low where the same page is marked
+ * twice while a job submitted before both is still running: jobs submitted in between
+ * are then judged by older marks.
  */
 UHMM_API void gpu_verify_mark(struct gpu *gpu, const void *start, size_t length);
+
+/* ---- the TLB of an SM, here so that a hit is inline ---- */
+
+/** GPU_TLB_ENTRIES - direct mapped, by the low bits of the page number */
+#define GPU_TLB_ENTRIES 1024u
+/** GPU_TLB_NONE - the page number of an empty slot; no address has it */
+#define GPU_TLB_NONE UINTPTR_MAX
+
+/**
+ * struct gpu_tlb - translations of 4 KiB pages
+ * Law: only the SM that owns it puts entries in; everybody else may only empty
+ * slots. So the owner never sees half an entry, and no order is needed.
+ */
+struct gpu_tlb {
+	struct gpu_tlb_slot {
+		uintptr_t page; /* address / 4096, or GPU_TLB_NONE */
+		uint64_t entry; /* HMM_PFN_* of that page */
+	} slot[GPU_TLB_ENTRIES];
+};
+
+static inline struct gpu_tlb_slot *gpu_tlb_slot(struct gpu_tlb *tlb, uintptr_t page)
+{
+	return &tlb->slot[page & (GPU_TLB_ENTRIES - 1)];
+}
+
+/** gpu_tlb_lookup() - the entry of an address if it has any bit of @need, else 0 */
+static inline uint64_t gpu_tlb_lookup(struct gpu_tlb *tlb, uintptr_t addr, uint64_t need)
+{
+	uintptr_t page = addr >> UHMM_PTABLE_PAGE_SHIFT;
+	struct gpu_tlb_slot *slot = gpu_tlb_slot(tlb, page);
+	uint64_t entry;
+
+	if (__builtin_expect(__atomic_load_n(&slot->page, __ATOMIC_RELAXED) != page, 0))
+		return 0;
+	entry = __atomic_load_n(&slot->entry, __ATOMIC_RELAXED);
+	return entry & need ? entry : 0;
+}
+
+/** gpu_tlb_fill() - put an entry in; the owner only */
+static inline void gpu_tlb_fill(struct gpu_tlb *tlb, uintptr_t addr, uint64_t entry)
+{
+	uintptr_t page = addr >> UHMM_PTABLE_PAGE_SHIFT;
+	struct gpu_tlb_slot *slot = gpu_tlb_slot(tlb, page);
+
+	__atomic_store_n(&slot->entry, entry, __ATOMIC_RELAXED);
+	__atomic_store_n(&slot->page, page, __ATOMIC_RELAXED);
+}
 
 /* ---- inside a kernel ---- */
 

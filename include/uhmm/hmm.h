@@ -411,11 +411,13 @@ UHMM_API bool hmm_notifier_read_retry(const struct hmm_range *range);
  * hmm_range_snapshot() - report what is present, fault nothing in
  * @range: entries are answers only; requests are ignored
  *
- * VALID (and WRITE) for pages present or in swap... see docs/api.md for the
- * table by kind of memory; 0 for what a fault would bring; ERROR for what a
- * fault would refuse (hole, PROT_NONE, special). With a notifier the VMAs are
- * registered, so the answer may be programmed after read_retry; without one it
- * is a look, stale on return.
+ * VALID for what is present, with WRITE where the device may store without
+ * asking again (private pages of the process's own; not the zero page, not a
+ * page of a file or of shared memory, which get WRITE by a write fault); 0 for
+ * what a fault would bring, swap included; ERROR for what a fault would refuse
+ * (hole, PROT_NONE, special). docs/api.md has the table by kind of memory. With
+ * a notifier the VMAs are registered, so the answer may be programmed after
+ * read_retry; without one it is a look, stale on return.
  *
  * Context: any thread, not inside a callback. Locks: none that a callback takes.
  * Return: 0; -EINVAL the range is empty or unaligned; -EBUSY the sequence is
@@ -466,8 +468,7 @@ typedef int (*hmm_program_fn)(const struct hmm_range *range, void *arg);
  * @arg: handed to @program
  *
  * read_begin, fault, lock, read_retry, program, unlock; from the start as long
- * as it is stale. On failure all of range->pfns is as it was, except that
- * entries before fault_addr may hold answers after -EFAULT, -EPERM, -EOPNOTSUPP.
+ * as it is stale. On failure range->pfns is as it was.
  *
  * Context: as hmm_range_fault(). Locks: @update_lock not held.
  * Return: what @program returned; -EBUSY the time is up; as hmm_range_fault().

@@ -8,9 +8,10 @@
  * nothing. An entry is 64 bits of the driver's choice; 0 means none.
  *
  * Laws: a 4 KiB entry hides the 2 MiB entry around it. Lookup takes no lock
- * and may run beside everything but destroy; it sees an entry whole, old or
- * new. set, set_huge and clear are called under one lock of the driver's.
- * Leaves are never freed before destroy, so a lookup never touches freed memory.
+ * and may run beside everything but init and destroy; it sees an entry whole, old
+ * or new, and never one that was hidden when it went. set, set_huge and clear are
+ * called under one lock of the driver's. Leaves are never freed before destroy, so
+ * a lookup never touches freed memory; nor is a table's memory ever mirrored.
  */
 #ifndef UHMM_PTABLE_H
 #define UHMM_PTABLE_H
@@ -59,7 +60,8 @@ UHMM_API void uhmm_ptable_destroy(struct uhmm_ptable *table);
  * @table: the table
  * @va: an address in the page
  * @entry: not 0
- * Locks: the driver's. Return: 0; -ERANGE @va needs more than 48 bits; -ENOMEM.
+ * Locks: the driver's. Return: 0; -EINVAL @entry is 0; -ERANGE @va needs more than
+ * 48 bits; -ENOMEM. On failure the table is as it was.
  */
 UHMM_API int uhmm_ptable_set(struct uhmm_ptable *table, uintptr_t va, uint64_t entry);
 
@@ -68,7 +70,7 @@ UHMM_API int uhmm_ptable_set(struct uhmm_ptable *table, uintptr_t va, uint64_t e
  * @table: the table
  * @va: an address in the block; 4 KiB entries of the block are cleared
  * @entry: not 0
- * Locks: the driver's. Return: 0; -ERANGE; -ENOMEM.
+ * Locks: the driver's. Return: as uhmm_ptable_set().
  */
 UHMM_API int uhmm_ptable_set_huge(struct uhmm_ptable *table, uintptr_t va, uint64_t entry);
 
@@ -77,9 +79,9 @@ UHMM_API int uhmm_ptable_set_huge(struct uhmm_ptable *table, uintptr_t va, uint6
  * @table: the table
  * @start: rounded down to 4 KiB; @end: rounded up, at most UINTPTR_MAX
  *
- * A 2 MiB entry that is partly covered goes as a whole. Costs what is
- * populated, not the length. Locks: the driver's.
- * Return: how many entries were cleared.
+ * A 2 MiB entry that is partly covered goes as a whole; 4 KiB entries of that block
+ * outside the range stay. Costs what is populated, not the length. Locks: the driver's.
+ * Return: how many entries were cleared, a 2 MiB entry counting one.
  */
 UHMM_API uint64_t uhmm_ptable_clear(struct uhmm_ptable *table, uintptr_t start, uintptr_t end);
 
