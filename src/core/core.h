@@ -72,12 +72,15 @@ struct hmm {
 	struct lock side;
 	struct queue side_queue;
 	struct os_perf *perf; /* NULL: permissions are re-read at the fence */
+	int perf_err;	      /* why */
 	_Atomic bool draining;
 
 	struct lock register_lock;
 	struct lock vmas_lock; /* protects vmas, sysv, dax */
 	struct dax_file dax[DAX_FILES];
 	struct rangemap vmas;  /* ids 0; value: vma_value() */
+	/* An entry was lost for want of memory: every context is asked, every record counts. */
+	_Atomic bool map_lost;
 	size_t sysv;	       /* entries of SysV segments, which leave without a message */
 	unsigned next_ctx;     /* round robin; under register_lock */
 
@@ -88,7 +91,7 @@ struct hmm {
 	_Atomic bool dead; /* descriptors lost; notifiers are told RELEASE */
 	_Atomic bool release_told;
 	_Atomic bool stop;
-	_Atomic uint32_t ready;	      /* reader: 1 running; 2 perf tried too */
+	_Atomic uint32_t ready;	      /* futex: the reader runs, perf was tried */
 	_Atomic uint32_t work;	      /* futex: bumped when the worker has something to do */
 	_Atomic uint32_t worker_idle; /* the worker sleeps, or is about to */
 	_Atomic uint32_t progress;    /* futex: bumped when something was delivered */
@@ -126,6 +129,7 @@ void vmas_erase(struct hmm *hmm, unsigned ctx, uintptr_t start, uintptr_t end);
 void vmas_trim(struct hmm *hmm, uintptr_t start, uintptr_t end);
 void vmas_unregister_all(struct hmm *hmm);
 bool vmas_overlap(struct hmm *hmm, uintptr_t start, uintptr_t end);
+/* The first entry that overlaps. */
 bool vmas_next(struct hmm *hmm, uintptr_t start, uintptr_t end, struct mirrored *out);
 void vmas_set_prot(struct hmm *hmm, uintptr_t start, uintptr_t end, int prot);
 /* Bit c: context c has a VMA in the range. *check: the fence must look at it (sysv, or
@@ -151,8 +155,8 @@ void records_compare(struct hmm *hmm, uintptr_t start, uintptr_t end);
 
 /* ---- fence.c ---- */
 int fence_range(struct hmm *hmm, uintptr_t start, uintptr_t end);
-/* Tell [start, end) CLEAR and wait until it has been delivered. */
-int fence_clear(struct hmm *hmm, uintptr_t start, uintptr_t end);
+/* Tell CLEAR of what contexts `mask` have in [start, end), and wait until it is delivered. */
+int fence_clear(struct hmm *hmm, unsigned mask, uintptr_t start, uintptr_t end);
 
 /* ---- notifier.c ---- */
 /* What a notifier remembers of an invalidation, for an exact read_retry. */

@@ -23,6 +23,9 @@
 
 #include "core/core.h"
 
+/* VMAs that a storm's CLEAR names one by one. */
+#define CLEAR_SINGLY 256u
+
 static void wait_even(struct hmm *hmm, struct gate *gate)
 {
 	atomic_fetch_add(&gate->seq_waiters, 1);
@@ -88,33 +91,57 @@ static int wait_side(struct hmm *hmm, uint64_t target)
 	return worker_wait(hmm, &hmm->side_queue, target) ? 0 : hmm_check(hmm);
 }
 
-int fence_clear(struct hmm *hmm, uintptr_t start, uintptr_t end)
+/*
+ * Every translation lies in an entry of the map (entries leave with an invalidation), so
+ * the entries of the contexts are all that has to go. Of a long list, the range.
+ */
+int fence_clear(struct hmm *hmm, unsigned mask, uintptr_t start, uintptr_t end)
 {
-	struct event event = { .kind = EVENT_CLEAR, .start = start, .end = end };
+	struct event event = { .kind = EVENT_CLEAR };
+	unsigned pushed = 0;
+	uint64_t target = 0;
+	struct mirrored m;
 
-	return wait_side(hmm, side_push(hmm, &event));
+	if (hmm->map_lost) {
+		event.start = start;
+		event.end = end;
+		return wait_side(hmm, side_push(hmm, &event));
+	}
+	while (start < end && vmas_next(hmm, start, end, &m)) {
+		event.start = m.start > start ? m.start : start;
+		event.end = m.end < end ? m.end : end;
+		if (++pushed > CLEAR_SINGLY)
+			event.end = end;
+		if ((mask >> m.ctx & 1) || pushed > CLEAR_SINGLY)
+			target = side_push(hmm, &event);
+		start = event.end;
+	}
+	return wait_side(hmm, target);
 }
 
 int fence_range(struct hmm *hmm, uintptr_t start, uintptr_t end)
 {
-	bool check, storm = false;
-	unsigned mask = vmas_contexts(hmm, start, end, &check);
+	unsigned mask, storm = 0;
+	bool check;
 
+	mask = vmas_contexts(hmm, start, end, &check);
 	for (unsigned i = 0; i < CONTEXTS; i++) {
-		int err;
+		int err = mask >> i & 1 ? fence_context(hmm, i) : 0;
 
-		if (!(mask >> i & 1))
-			continue;
-		err = fence_context(hmm, i);
-		if (err && err != -EAGAIN)
+		if (err == -EAGAIN)
+			storm |= 1u << i;
+		else if (err)
 			return err;
-		storm |= err == -EAGAIN;
 	}
 	if (check)
 		records_compare(hmm, start, end);
 	records_drain(hmm);
-	if (storm)
-		return fence_clear(hmm, start, end);
+	if (storm) {
+		int err = fence_clear(hmm, storm, start, end);
+
+		if (err)
+			return err;
+	}
 	return wait_side(hmm, hmm->side_queue.pushed);
 }
 

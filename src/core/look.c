@@ -29,6 +29,8 @@ struct look {
 	bool fault;
 	unsigned refused; /* times that registering this place was refused as invalid */
 	bool force;	  /* the token said that the map is wrong here */
+	bool entered;	  /* `entry` is what the map said, before the VMA was read */
+	struct mirrored entry;
 };
 
 static size_t index_of(const struct look *l, uintptr_t at)
@@ -73,14 +75,15 @@ static int refuse(struct look *l, uintptr_t start, uintptr_t end, int err,
 	return 0;
 }
 
-/* Is the mapping in the map of registered VMAs, whole and with its permission? */
-static bool is_mirrored(struct look *l, const struct os_vma *vma)
+/*
+ * Was the mapping in the map of registered VMAs, whole and with its permission, before it
+ * was read? Only then is a change of its permission since then not filtered away as one of
+ * memory that nobody mirrors. (If the entry has left since, read_retry says so.)
+ */
+static bool is_mirrored(const struct look *l, const struct os_vma *vma)
 {
-	struct mirrored m;
-
-	return !l->force && vmas_next(l->hmm, vma->start, vma->end, &m) &&
-	       m.start <= vma->start && m.end >= vma->end &&
-	       (l->hmm->perf || m.prot == vma->prot);
+	return !l->force && l->entered && l->entry.start <= vma->start &&
+	       l->entry.end >= vma->end && (l->hmm->perf || l->entry.prot == vma->prot);
 }
 
 static uintptr_t clip_down(uintptr_t at, uintptr_t by, uintptr_t floor)
@@ -94,8 +97,9 @@ static uintptr_t clip_up(uintptr_t at, uintptr_t by, uintptr_t ceiling)
 }
 
 /*
- * 0 registered; 1 refused, the entries say so; -EAGAIN look again. A registered file
- * loses the kernel's fault-around: what is resident is mapped before.
+ * 0 it was registered when it was read; 1 refused, the entries say so; -EAGAIN it is now,
+ * or it changed: look again. A registered file loses the kernel's fault-around: what is
+ * resident is mapped before.
  */
 static int mirror(struct look *l, struct os_vma *vma, uintptr_t at, uintptr_t end)
 {
@@ -125,7 +129,7 @@ static int mirror(struct look *l, struct os_vma *vma, uintptr_t at, uintptr_t en
 	else if (err == -EOPNOTSUPP)
 		err = refuse(l, at, end, -EOPNOTSUPP, HMM_REASON_NOT_MIRRORABLE);
 	else
-		return err;
+		return err ? err : -EAGAIN;
 	return err ? err : 1;
 }
 
@@ -325,9 +329,12 @@ int look(struct hmm_range *range, bool fault)
 	unsigned tries = 0;
 
 	while (at < range->end) {
-		struct os_vma vma;
-		int err = l.hmm->os->vma_find_fast(&l.hmm->mm, at, &vma);
 		uintptr_t end = range->end;
+		struct os_vma vma;
+		int err;
+
+		l.entered = range->notifier && vmas_next(l.hmm, at, at + PAGE, &l.entry);
+		err = l.hmm->os->vma_find_fast(&l.hmm->mm, at, &vma);
 
 		if (err && err != -ENOENT)
 			return err;

@@ -87,10 +87,12 @@ static int threads_start(struct hmm *hmm)
 	if (err)
 		return err;
 	/* The fence needs to know whether there are perf rings. */
-	while (hmm->ready < 2)
-		os->wait((const uint32_t *)&hmm->ready, hmm->ready < 1 ? 0 : 1, TICK_NS);
-	err = os->thread_start(&hmm->worker, "uhmm-worker", false, worker_main, hmm);
-	return err;
+	while (!hmm->ready)
+		os->wait((const uint32_t *)&hmm->ready, 0, 0);
+	if (!hmm->perf)
+		hmm_log(HMM_LOG_WARN, "no perf records (%s): each fence reads the permissions of "
+			"what it is asked for again", strerrordesc_np(-hmm->perf_err));
+	return os->thread_start(&hmm->worker, "uhmm-worker", false, worker_main, hmm);
 }
 
 static void threads_stop(struct hmm *hmm)

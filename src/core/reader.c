@@ -68,9 +68,10 @@ void *reader_main(void *arg)
 
 	/* If it fails a closefrom() of the program would blind us: it is only less robust. */
 	os->reader_isolate(hmm->os_ctx, CONTEXTS);
-	if (os->perf_open(&hmm->perf))
+	hmm->perf_err = os->perf_open(&hmm->perf);
+	if (hmm->perf_err)
 		hmm->perf = NULL;
-	hmm->ready = 2;
+	hmm->ready = 1;
 	os->wake((const uint32_t *)&hmm->ready);
 	while (!hmm->stop)
 		reader_step(hmm, hmm->dead ? 10 : -1);

@@ -76,10 +76,13 @@ static int add(struct hmm *hmm, const struct mirrored *m)
 
 	lock_take(&hmm->vmas_lock);
 	err = erase_locked(hmm, m->start, m->end);
-	if (!err)
+	if (!err) {
 		err = rangemap_insert(&hmm->vmas, &e);
-	if (!err)
-		count(hmm, m->start, m->end, 1);
+		if (err)
+			hmm->map_lost = true;
+		else
+			count(hmm, m->start, m->end, 1);
+	}
 	lock_drop(&hmm->vmas_lock);
 	return err;
 }
@@ -121,7 +124,7 @@ bool vmas_overlap(struct hmm *hmm, uintptr_t start, uintptr_t end)
 {
 	struct mirrored m;
 
-	return vmas_next(hmm, start, end, &m);
+	return hmm->map_lost || vmas_next(hmm, start, end, &m);
 }
 
 /* Under the register lock, so that nobody adds beside it; the worker may erase. */
@@ -159,9 +162,9 @@ unsigned vmas_contexts(struct hmm *hmm, uintptr_t start, uintptr_t end, bool *ch
 		*check |= !!(e.value & VALUE_SYSV);
 		more = rangemap_next(&hmm->vmas, start, end, &e, &e);
 	}
-	if (more) {
+	if (more || hmm->map_lost) {
 		for (unsigned i = 0; i < CONTEXTS; i++)
-			if (hmm->gate[i].vmas)
+			if (hmm->gate[i].vmas || hmm->map_lost)
 				mask |= 1u << i;
 		*check |= hmm->sysv != 0;
 	}
@@ -272,7 +275,7 @@ static int mirror_moved(struct hmm *hmm, struct mirrored *m)
 	int err = fence_range(hmm, m->start, m->end);
 
 	if (!err)
-		err = fence_clear(hmm, m->start, m->end);
+		err = fence_clear(hmm, (1u << CONTEXTS) - 1, m->start, m->end);
 	if (err)
 		return err;
 	lock_take(&hmm->register_lock);
