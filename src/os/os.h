@@ -24,9 +24,10 @@
 
 struct os_ctx {
 	int fd;	       /* in the program's descriptor table, moved out of its way */
-	uint64_t ino;  /* which file it was, to tell when the number is reused */
+	uint64_t ino;  /* which file it was (inode and device), to tell when the number is reused */
 	bool fork;     /* EVENT_FORK is on (needs CAP_SYS_PTRACE) */
 	bool user_only; /* UFFD_USER_MODE_ONLY */
+	struct canary *canary; /* the live table's: pages that reader_kick zaps */
 	void *fake;    /* the unit tests' own */
 };
 
@@ -53,7 +54,7 @@ typedef void (*os_perf_fn)(void *arg, uintptr_t start, uintptr_t end, int prot);
 
 enum os_vma_kind {
 	OS_VMA_ANON, OS_VMA_HEAP, OS_VMA_STACK, OS_VMA_FILE, OS_VMA_SHMEM,
-	OS_VMA_SYSV, /* SysV shared memory: shmdt sends no message */
+	OS_VMA_SYSV, /* SysV shared memory: shmdt sends no message; huge pages by page_size */
 	OS_VMA_HUGETLB, OS_VMA_SPECIAL, /* vdso, vvar, vsyscall: never to be registered */
 };
 
@@ -93,10 +94,6 @@ struct os_run {
 #define OS_SCAN_CHECK (1u << 0)	    /* fail with -EPERM where the VMA is not registered WP_ASYNC */
 #define OS_SCAN_POPULATED (1u << 1) /* report only runs that are present or swapped */
 
-struct os_access_state {
-	uint64_t mask; /* the thread's signal mask before */
-};
-
 typedef void *(*os_thread_fn)(void *arg);
 struct os_thread; /* a running thread; made by thread_start */
 
@@ -105,28 +102,36 @@ struct os_ops {
 	 * -EPERM, -ENOSYS, -EMFILE, -EOPNOTSUPP (no WP_ASYNC). */
 	int (*ctx_open)(struct os_ctx *ctx);
 	void (*ctx_close)(struct os_ctx *ctx);
+	/* In a forked child: close the inherited copy if the number still is it; no ioctl,
+	 * which would act on the parent's memory. */
+	void (*ctx_forget)(struct os_ctx *ctx);
 	/* Is the descriptor still the file that ctx_open made? */
 	bool (*ctx_is_ours)(const struct os_ctx *ctx);
 	/* Events of [start, end). -EBUSY another context has it, -EINVAL hole or
-	 * a kind that is refused, -ENOMEM. Arms no write protection (G7). */
+	 * a kind that is refused, -EPERM a shared mapping of a file that was opened
+	 * read-only, -ENOMEM. Arms no write protection (G7). */
 	int (*ctx_register)(const struct os_ctx *ctx, uintptr_t start, uintptr_t end);
 	int (*ctx_unregister)(const struct os_ctx *ctx, uintptr_t start, uintptr_t end);
 	/* 0 no change is pending, -EAGAIN one is, other: the descriptor is lost. */
 	int (*ctx_probe)(const struct os_ctx *ctx);
 	/* Reader only. Sleep until a message is there; -1 ms: for ever. Sets bit i of
-	 * *ready for ctxs[i]. Bit n: the wake-up of reader_kick. */
+	 * *ready for ctxs[i]. Bit n: reader_kick woke us, and its message was read. n <= 63.
+	 * Count of bits. */
 	int (*ctx_poll)(const struct os_ctx *ctxs, unsigned n, int timeout_ms, uint64_t *ready);
-	/* Reader only. Up to max messages; 0 when there is none. Releases the callers. */
+	/* Reader only. Up to max messages (and at most 16); 0 when there is none for the
+	 * caller. Releases the callers of the changes. */
 	int (*ctx_read)(const struct os_ctx *ctx, struct os_msg *msgs, unsigned max);
 	/* Reader only, once, first: take a private descriptor table that holds the
 	 * contexts only, so that the program's closefrom() cannot blind the reader. */
 	int (*reader_isolate)(const struct os_ctx *ctxs, unsigned n);
-	/* Make ctx_poll return with bit n set, from any thread. */
+	/* Wake ctx_poll: bit 0, and after a ctx_read of ctxs[0] bit n. From any thread that
+	 * the reader does not wait for: it sleeps until the reader has read. */
 	void (*reader_kick)(const struct os_ctx *ctxs, unsigned n);
 
 	/* Reader only: one event for each thread and CPU, inherited. -EACCES or -EPERM
-	 * (paranoid, seccomp), -ENOENT, -EMFILE, -EOPNOTSUPP (turned off). */
+	 * (paranoid, seccomp, turned off), -ENOENT, -ENOSYS, -EMFILE, -ENOMEM. */
 	int (*perf_open)(struct os_perf **perf);
+	/* By the opener, or by another thread when the opener has ended. */
 	void (*perf_close)(struct os_perf *perf);
 	/* Is a record there that perf_drain has not seen? Any thread, no lock. */
 	bool (*perf_pending)(const struct os_perf *perf);
@@ -143,8 +148,10 @@ struct os_ops {
 	bool (*vma_is_dax)(const struct os_mm *mm, const struct os_vma *vma);
 	/* Size of the mapped file; -ENOENT if it cannot be told. */
 	int64_t (*vma_file_size)(const struct os_mm *mm, const struct os_vma *vma);
-	/* Runs of equal flags in [start, end), ascending; a page in no run is absent.
-	 * *next: where to go on (end when done). Count of runs, or -EPERM (OS_SCAN_CHECK). */
+	/* Runs of equal flags in [start, end), ascending; a page in no run, or in one
+	 * without flags, is absent.
+	 * *next: where to go on (end when done). Count of runs; -EPERM (OS_SCAN_CHECK: also
+	 * where nothing is mapped), -ESRCH gone. */
 	int (*scan)(const struct os_mm *mm, uintptr_t start, uintptr_t end, unsigned how,
 		    struct os_run *runs, unsigned max, uintptr_t *next);
 	/* Fault [start, end) in. -EFAULT no permission, past end of file, guard, poison;
@@ -157,10 +164,12 @@ struct os_ops {
 	 * instructions, else by system call or with the handlers checked first. */
 	int (*copy_from)(const struct os_mm *mm, void *dst, uintptr_t src, size_t length);
 	int (*copy_to)(const struct os_mm *mm, uintptr_t dst, const void *src, size_t length);
-	int (*access_begin)(void);
+	int (*access_begin)(void); /* as handlers_arm; scopes nest */
 	void (*access_end)(void);
+	/* In a scope. -EFAULT; -EINVAL size, alignment, no scope; -EOPNOTSUPP not x86-64. */
 	int (*access_add)(uintptr_t addr, size_t size, uint64_t operand, uint64_t *old);
-	/* Put our SIGSEGV and SIGBUS handlers in front, if they are not. */
+	/* Put our SIGSEGV and SIGBUS handlers in front, if they are not. -ENOBUFS: the
+	 * program has installed more than 32 different ones. */
 	int (*handlers_arm)(void);
 
 	/* Sleep while *word == expected, at most timeout_ns (0: for ever). */
@@ -175,6 +184,8 @@ struct os_ops {
 	int (*thread_start)(struct os_thread **thread, const char *name, bool critical,
 			    os_thread_fn fn, void *arg);
 	void (*thread_join)(struct os_thread *thread);
+	/* A detached thread with libc's own stack, all signals blocked. */
+	int (*run_detached)(os_thread_fn fn, void *arg);
 };
 
 /* The running kernel. */

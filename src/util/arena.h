@@ -9,6 +9,8 @@
  * One arena belongs to one struct hmm; a forked child makes its own.
  *
  * Locks: one of its own, a leaf; arena_owns() takes none.
+ *
+ * arena.c cuts chunks into blocks; owned.c has the mappings and the table of them.
  */
 #ifndef UHMM_UTIL_ARENA_H
 #define UHMM_UTIL_ARENA_H
@@ -21,7 +23,8 @@ struct arena;
 
 /* NULL: no memory. */
 struct arena *arena_create(void);
-/* Unmaps every chunk, the arena itself included. */
+/* Unmaps every chunk, the arena itself included. NULL is allowed. Takes no lock: nobody
+ * else may use the arena any more, and a forked child may call it on what it inherited. */
 void arena_destroy(struct arena *arena);
 
 /* Zeroed, aligned to 64. NULL: no memory. Sizes above 32 KiB get a mapping of their own. */
@@ -32,9 +35,20 @@ void arena_free(struct arena *arena, void *memory, size_t size);
 /* Does [start, end) touch a mapping of any arena of this process? No lock; may be
  * asked beside everything. Stacks and rings are added by arena_adopt(). */
 bool arena_owns(uintptr_t start, uintptr_t end);
-/* Count memory that somebody else mapped for the library as owned; and forget it.
- * -ENOSPC: the table (4096 mappings) is full. */
+/* Count memory that somebody else mapped for the library as owned; and forget it, exactly
+ * as it was adopted and before it is unmapped (a range that is not there is left alone).
+ * -ENOSPC: the table (4096 mappings) is full. -EINVAL: empty, or in the first page. */
 int arena_adopt(uintptr_t start, uintptr_t end);
 void arena_disown(uintptr_t start, uintptr_t end);
+
+/*
+ * Zeroed memory in an adopted mapping of its own, rounded up to pages; NULL: no memory, or
+ * the table is full. An inaccessible page lies on either side: without it the kernel merges
+ * the mapping with the program's memory beside it into one VMA, and whoever then asks
+ * arena_owns() about that VMA is told that the program's memory is ours.
+ */
+void *arena_map(size_t size);
+/* `size` as given to arena_map. NULL is allowed. */
+void arena_unmap(void *memory, size_t size);
 
 #endif

@@ -44,7 +44,7 @@ bool rangemap_first(const struct rangemap *map, uintptr_t start, uintptr_t end,
 		    struct range_entry *out);
 
 /* The first entry after (prev->start, prev->id) in order that overlaps [start, end);
- * prev itself need not be in the map any more. false: none. */
+ * prev itself need not be in the map any more; out may be prev. false: none. */
 bool rangemap_next(const struct rangemap *map, uintptr_t start, uintptr_t end,
 		   const struct range_entry *prev, struct range_entry *out);
 
@@ -53,8 +53,8 @@ bool rangemap_before(const struct rangemap *map, uintptr_t start, struct range_e
 
 /*
  * For maps whose entries do not overlap and whose ids are all 0: make [start, end) empty,
- * cutting entries that reach in; the parts outside keep their value. -ENOMEM (a
- * split in the middle needs a node): then nothing was changed.
+ * cutting entries that reach in; the parts outside keep their value. start >= end is
+ * nothing. -ENOMEM (a split in the middle needs a node): then nothing was changed.
  */
 int rangemap_erase(struct rangemap *map, uintptr_t start, uintptr_t end);
 

@@ -1,0 +1,179 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later OR BSD-2-Clause */
+/*
+ * reader - the one thread that reads messages: its descriptors, sleep and wake-up.
+ *
+ * Model: reader_isolate gives the thread a private table of descriptors that holds the
+ * contexts only; so closefrom() of the program cannot blind it, and the child
+ * descriptors that FORK messages bring land where nobody sees them. So nothing can be
+ * shared with it to wake it by either: reader_kick zaps a canary page that is
+ * registered with the first context, and the kernel sends the message.
+ *
+ * Laws:
+ * - G6: no lock, no allocation, no mapping change.
+ * - The canary's message is swallowed by ctx_read, and only the ctx_poll after it
+ *   says "kicked": a reader that ends at once then leaves no kicker asleep.
+ * - A kicker sleeps until the reader reads. Never kick from a thread that the reader
+ *   waits for, nor when no reader runs.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/close_range.h>
+#include <poll.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "os/live.h"
+#include "os/uapi.h"
+
+#define CTXS_MAX 63u
+#define BATCH 16u
+/* Between looks at a descriptor that has nothing but an error to tell. */
+#define ERROR_PAUSE_NS 1000000u
+
+static bool take_kick(const struct os_ctx *ctxs, unsigned n)
+{
+	struct canary *canary = n ? ctxs[0].canary : NULL;
+
+	if (!canary || !canary->kicked)
+		return false;
+	canary->kicked = false;
+	return true;
+}
+
+/*
+ * POLLERR is what a userfaultfd says that somebody made blocking: O_NONBLOCK is of the
+ * file, which the program's table shares. Put it back; if that does not help, read tells.
+ */
+static void mend(int fd)
+{
+	fcntl(fd, F_SETFL, O_NONBLOCK);
+	live_sleep(ERROR_PAUSE_NS);
+}
+
+int live_ctx_poll(const struct os_ctx *ctxs, unsigned n, int timeout_ms, uint64_t *ready)
+{
+	bool kicked = take_kick(ctxs, n);
+	struct pollfd fds[CTXS_MAX];
+
+	if (n > CTXS_MAX)
+		return -EINVAL;
+	for (unsigned i = 0; i < n; i++)
+		fds[i] = (struct pollfd){ .fd = ctxs[i].fd, .events = POLLIN };
+	*ready = kicked ? UINT64_C(1) << n : 0;
+	if (poll(fds, n, kicked ? 0 : timeout_ms) < 0)
+		return errno == EINTR ? 0 : -errno;
+	for (unsigned i = 0; i < n; i++) {
+		if (fds[i].revents & (POLLERR | POLLHUP | POLLNVAL))
+			mend(fds[i].fd);
+		if (fds[i].revents)
+			*ready |= UINT64_C(1) << i;
+	}
+	return __builtin_popcountll(*ready);
+}
+
+/* 1 a message for the caller; 0 the canary's; -EPROTO a kind that was never asked for. */
+static int translate(const struct os_ctx *ctx, const struct uffd_msg *raw, struct os_msg *msg)
+{
+	struct canary *canary = ctx->canary;
+
+	memset(msg, 0, sizeof(*msg));
+	switch (raw->event) {
+	case UFFD_EVENT_FORK:
+		/* The child's VMAs are plain again when its context is gone. */
+		close((int)raw->arg.fork.ufd);
+		msg->kind = OS_MSG_FORK;
+		return 1;
+	case UFFD_EVENT_REMAP:
+		msg->kind = OS_MSG_REMAP;
+		msg->start = raw->arg.remap.from;
+		msg->to = raw->arg.remap.to;
+		msg->end = msg->start + raw->arg.remap.len;
+		return 1;
+	case UFFD_EVENT_REMOVE:
+		if (canary && raw->arg.remove.start == (uintptr_t)canary->page) {
+			canary->kicked = true;
+			return 0;
+		}
+		msg->kind = OS_MSG_REMOVE;
+		break;
+	case UFFD_EVENT_UNMAP:
+		msg->kind = OS_MSG_UNMAP;
+		break;
+	default:
+		return -EPROTO;
+	}
+	msg->start = raw->arg.remove.start;
+	msg->end = raw->arg.remove.end;
+	return 1;
+}
+
+int live_ctx_read(const struct os_ctx *ctx, struct os_msg *msgs, unsigned max)
+{
+	struct uffd_msg raw[BATCH];
+	size_t want = sizeof(raw[0]) * (max < BATCH ? max : BATCH);
+	ssize_t got = read(ctx->fd, raw, want);
+	unsigned count = 0;
+	int err = 0;
+
+	if (got < 0)
+		return errno == EAGAIN || errno == EINTR ? 0 : -errno;
+	for (size_t i = 0; i < (size_t)got / sizeof(raw[0]); i++) {
+		int one = translate(ctx, &raw[i], &msgs[count]);
+
+		if (one < 0)
+			err = one;
+		else
+			count += (unsigned)one;
+	}
+	return err ? err : (int)count;
+}
+
+static int close_between(unsigned first, unsigned last, unsigned flags)
+{
+	if (first > last)
+		return 0;
+	return syscall(SYS_close_range, first, last, flags) ? -errno : 0;
+}
+
+int live_reader_isolate(const struct os_ctx *ctxs, unsigned n)
+{
+	unsigned keep[CTXS_MAX], first = 0;
+	int err;
+
+	if (!n || n > CTXS_MAX)
+		return -EINVAL;
+	for (unsigned i = 0; i < n; i++) {
+		unsigned at = i;
+
+		if (ctxs[i].fd < 0)
+			return -EBADF;
+		for (; at && keep[at - 1] > (unsigned)ctxs[i].fd; at--)
+			keep[at] = keep[at - 1];
+		keep[at] = (unsigned)ctxs[i].fd;
+	}
+	/* The first call makes the table private. unshare() would too, but is what the
+	 * seccomp profiles of containers refuse. */
+	err = close_between(keep[n - 1] + 1, ~0u, CLOSE_RANGE_UNSHARE);
+	for (unsigned i = 0; i < n && !err; i++) {
+		if (keep[i])
+			err = close_between(first, keep[i] - 1, 0);
+		first = keep[i] + 1;
+	}
+	return err;
+}
+
+void live_reader_kick(const struct os_ctx *ctxs, unsigned n)
+{
+	struct canary *canary = n ? ctxs[0].canary : NULL;
+	uintptr_t page = canary ? (uintptr_t)canary->page : 0;
+
+	if (!canary)
+		return;
+	/* Again: who takes back every registration of the process takes back this one. Refused
+	 * when the program closed our number; then the first registration stands. */
+	live_ctx_register(&ctxs[0], page, page + OS_PAGE_SIZE);
+	madvise(canary->page, OS_PAGE_SIZE, MADV_DONTNEED);
+}
