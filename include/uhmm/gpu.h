@@ -43,7 +43,7 @@ enum gpu_access { GPU_READ = 0, GPU_WRITE = 1, GPU_ATOMIC = 2, GPU_PREFETCH = 3 
  * @sms: SM threads (default 2, at most 64)
  * @fault_window: pages served around a fault (default 512, a power of two, at most 512)
  * @verify: stamp each translation with when it was installed, for gpu_stats.stale:
- *	accesses made through a translation installed before gpu_verify_mark() of its page
+ *	accesses made through a translation that gpu_verify_mark() says is too old
  * @naive: broken on purpose: no fence at submit, no read_retry before an answer is
  *	installed, invalidations only queued and applied later, as a reader does that
  *	releases before it invalidates; for the litmus test that must see stale accesses
@@ -93,7 +93,7 @@ UHMM_API void gpu_get_stats(struct gpu *gpu, struct gpu_stats *stats);
 /** typedef gpu_kernel - run once for each index below count, by any SM, in any order */
 typedef void (*gpu_kernel)(struct gpu_sm *sm, void *arg, uint64_t index);
 
-/** gpu_queue_create() - jobs of a queue run one after the other; queues beside each other */
+/** gpu_queue_create() - its jobs run one after the other, those of two queues together */
 UHMM_API int gpu_queue_create(struct gpu *gpu, struct gpu_queue **queue);
 /** gpu_queue_destroy() - waits for its jobs */
 UHMM_API void gpu_queue_destroy(struct gpu_queue *queue);
@@ -106,10 +106,11 @@ UHMM_API void gpu_queue_destroy(struct gpu_queue *queue);
  * Fences the whole device first (G3): the job sees every change that happened before.
  * count 0 is a job that is done when those before it in the queue are.
  * Context: any thread, not a kernel, not a callback.
- * Return: 0; -EINVAL no kernel; -ENOMEM; -ENODEV the mirror is dead; as hmm_notifier_fence().
+ * Return: 0; -EINVAL no kernel; -ENOMEM; -ENODEV the mirror is dead; as
+ * hmm_notifier_fence().
  */
-UHMM_API int gpu_submit(struct gpu_queue *queue, gpu_kernel kernel, void *arg, uint64_t count,
-			struct gpu_fence **fence);
+UHMM_API int gpu_submit(struct gpu_queue *queue, gpu_kernel kernel, void *arg,
+			uint64_t count, struct gpu_fence **fence);
 
 /**
  * gpu_wait() - until the job is done; frees the fence
@@ -124,11 +125,13 @@ UHMM_API int gpu_wait(struct gpu_fence *fence, struct gpu_error *error);
  *	what is present
  * Return: 0; -EOVERFLOW the range wraps; -EBUSY it changes too fast; -ENOMEM; -ENODEV.
  */
-UHMM_API int gpu_prefetch(struct gpu *gpu, const void *start, size_t length, enum gpu_access access);
+UHMM_API int gpu_prefetch(struct gpu *gpu, const void *start, size_t length,
+			  enum gpu_access access);
 
 /**
- * gpu_bind() - map what is present in a range, as nouveau's SVM bind does; faults nothing in
- * Sparse ranges cost what is populated. Return: pages mapped, or negative errno.
+ * gpu_bind() - map what is present in a range, as nouveau's SVM bind does
+ * Faults nothing in. Sparse ranges cost what is populated.
+ * Return: pages mapped, or negative errno.
  */
 UHMM_API int64_t gpu_bind(struct gpu *gpu, const void *start, size_t length);
 
@@ -148,16 +151,32 @@ UHMM_API int gpu_read(struct gpu_queue *queue, void *dst, const void *src, size_
 UHMM_API int gpu_write(struct gpu_queue *queue, void *dst, const void *src, size_t length);
 
 /**
- * gpu_verify_mark() - "from now on, an older translation of this range is stale"
- * Called after the change's system call has returned. Verify mode only.
+ * gpu_verify_now() - the clock of verify mode; it ticks at installs, submits and marks
+ */
+UHMM_API uint64_t gpu_verify_now(struct gpu *gpu);
+
+/**
+ * gpu_verify_mark_since() - "a range changed, between @since and now"
+ * @gpu: in verify mode; without it nothing is done
+ * @start: first byte; @length: bytes
+ * @since: gpu_verify_now() from before the change's system call
  *
- * An access counts as stale if its job was submitted after the mark and the
- * translation it used was installed before it. Jobs that were running when the
- * mark was made are not judged by it: what they may still see is another matter
- * (mprotect does not wait for the device; the others wait for the message to be
- * read). A count is never too high. It can be too low where the same page is marked
- * twice while a job submitted before both is still running: jobs submitted in between
- * are then judged by older marks.
+ * Called after that call has returned. From then on an access is counted as stale if
+ * its job was submitted after the mark and the translation it used was installed before
+ * @since. So jobs may run before, under and after the change: what was installed while
+ * the call ran may be old or new and is not judged, nor are jobs submitted before
+ * the mark (mprotect does not wait for the device; the other changes wait until their
+ * message is read, not until a running job is off). A count is never too high. It
+ * can be too low where a page is marked twice while a job from before both runs.
+ * Context: any thread, not a kernel, not a callback.
+ */
+UHMM_API void gpu_verify_mark_since(struct gpu *gpu, const void *start, size_t length,
+				    uint64_t since);
+
+/**
+ * gpu_verify_mark() - "from now on, an older translation of this range is stale"
+ * The same with @since = now, for changes under which no job ran: a job that did may
+ * have translated what is new before the mark, and would be counted for it.
  */
 UHMM_API void gpu_verify_mark(struct gpu *gpu, const void *start, size_t length);
 
@@ -168,19 +187,21 @@ UHMM_API void gpu_verify_mark(struct gpu *gpu, const void *start, size_t length)
 /** GPU_TLB_NONE - the page number of an empty slot; no address has it */
 #define GPU_TLB_NONE UINTPTR_MAX
 
+struct gpu_tlb_slot {
+	uintptr_t page; /* address / 4096, or GPU_TLB_NONE */
+	uint64_t entry; /* HMM_PFN_* of that page */
+};
+
 /**
  * struct gpu_tlb - translations of 4 KiB pages
  * Law: only the SM that owns it puts entries in; everybody else may only empty
  * slots. So the owner never sees half an entry, and no order is needed.
  */
 struct gpu_tlb {
-	struct gpu_tlb_slot {
-		uintptr_t page; /* address / 4096, or GPU_TLB_NONE */
-		uint64_t entry; /* HMM_PFN_* of that page */
-	} slot[GPU_TLB_ENTRIES];
+	struct gpu_tlb_slot slot[GPU_TLB_ENTRIES];
 };
 
-static inline struct gpu_tlb_slot *gpu_tlb_slot(struct gpu_tlb *tlb, uintptr_t page)
+static inline struct gpu_tlb_slot *gpu_tlb_at(struct gpu_tlb *tlb, uintptr_t page)
 {
 	return &tlb->slot[page & (GPU_TLB_ENTRIES - 1)];
 }
@@ -189,7 +210,7 @@ static inline struct gpu_tlb_slot *gpu_tlb_slot(struct gpu_tlb *tlb, uintptr_t p
 static inline uint64_t gpu_tlb_lookup(struct gpu_tlb *tlb, uintptr_t addr, uint64_t need)
 {
 	uintptr_t page = addr >> UHMM_PTABLE_PAGE_SHIFT;
-	struct gpu_tlb_slot *slot = gpu_tlb_slot(tlb, page);
+	struct gpu_tlb_slot *slot = gpu_tlb_at(tlb, page);
 	uint64_t entry;
 
 	if (__builtin_expect(__atomic_load_n(&slot->page, __ATOMIC_RELAXED) != page, 0))
@@ -202,7 +223,7 @@ static inline uint64_t gpu_tlb_lookup(struct gpu_tlb *tlb, uintptr_t addr, uint6
 static inline void gpu_tlb_fill(struct gpu_tlb *tlb, uintptr_t addr, uint64_t entry)
 {
 	uintptr_t page = addr >> UHMM_PTABLE_PAGE_SHIFT;
-	struct gpu_tlb_slot *slot = gpu_tlb_slot(tlb, page);
+	struct gpu_tlb_slot *slot = gpu_tlb_at(tlb, page);
 
 	__atomic_store_n(&slot->entry, entry, __ATOMIC_RELAXED);
 	__atomic_store_n(&slot->page, page, __ATOMIC_RELAXED);

@@ -160,7 +160,8 @@ typedef void (*hmm_log_fn)(void *arg, enum hmm_log_level level, const char *line
  *
  * By default the library is silent. The environment variable UHMM_LOG
  * (error, warn, info, debug) sends lines up to that level to stderr; with a
- * taker, lines up to UHMM_LOG (default: warn) go to it instead.
+ * taker, lines up to UHMM_LOG (default: warn) go to it instead. Another thread
+ * may still be inside the old taker when this returns: keep its @arg.
  *
  * Context: any thread; not inside @fn.
  */

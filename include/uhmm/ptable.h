@@ -83,7 +83,8 @@ UHMM_API int uhmm_ptable_set_huge(struct uhmm_ptable *table, uintptr_t va, uint6
  * outside the range stay. Costs what is populated, not the length. Locks: the driver's.
  * Return: how many entries were cleared, a 2 MiB entry counting one.
  */
-UHMM_API uint64_t uhmm_ptable_clear(struct uhmm_ptable *table, uintptr_t start, uintptr_t end);
+UHMM_API uint64_t uhmm_ptable_clear(struct uhmm_ptable *table, uintptr_t start,
+				    uintptr_t end);
 
 /**
  * uhmm_ptable_lookup() - the entry that translates an address, 0 if none

@@ -93,7 +93,7 @@ struct hmm {
 	_Atomic bool stop;
 	_Atomic uint32_t ready;	      /* futex: the reader runs, perf was tried */
 	_Atomic uint32_t work;	      /* futex: bumped when the worker has something to do */
-	_Atomic uint32_t worker_idle; /* the worker sleeps, or is about to */
+	_Atomic uint32_t worker_idle; /* the worker sleeps, or is about to (worker.c) */
 	_Atomic uint32_t progress;    /* futex: bumped when something was delivered */
 	_Atomic uint32_t waiters;     /* on progress */
 	struct os_thread *reader, *worker;
@@ -138,10 +138,13 @@ unsigned vmas_contexts(struct hmm *hmm, uintptr_t start, uintptr_t end, bool *ch
 
 /* ---- reader.c, worker.c ---- */
 void *reader_main(void *hmm);
-void reader_step(struct hmm *hmm, int timeout_ms);
+/* true: somebody kicked, for it to end. */
+bool reader_step(struct hmm *hmm, int timeout_ms);
 void *worker_main(void *hmm);
 bool worker_step(struct hmm *hmm);
 void worker_wake(struct hmm *hmm);
+/* There is something mirrored now: the worker looks at permissions in ticks. */
+void worker_entered(struct hmm *hmm);
 /* Until queue->done reaches `target`; false: the mirror died. */
 bool worker_wait(struct hmm *hmm, const struct queue *queue, uint64_t target);
 

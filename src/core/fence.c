@@ -64,10 +64,20 @@ static int look_quiet(struct hmm *hmm, unsigned i)
 	return !err && gate->seq == seq ? 0 : -EAGAIN;
 }
 
+/*
+ * Step 4, also for a context that the map does not name: the worker takes an entry out
+ * before it tells the notifiers, so that a missing entry may be one whose event is on its way.
+ */
+static int wait_pushed(struct hmm *hmm, unsigned i)
+{
+	const struct queue *queue = &hmm->gate[i].queue;
+
+	return worker_wait(hmm, queue, queue->pushed) ? 0 : hmm_check(hmm);
+}
+
 /* Steps 1 to 4. 0; -EAGAIN changes did not pause for STORM_NS; -ENODEV. */
 static int fence_context(struct hmm *hmm, unsigned i)
 {
-	struct queue *queue = &hmm->gate[i].queue;
 	uint64_t began = 0, pause = 2000;
 	int err;
 
@@ -81,9 +91,7 @@ static int fence_context(struct hmm *hmm, unsigned i)
 		hmm->os->sleep(pause);
 		pause = pause < 50000 ? pause * 2 : pause;
 	}
-	if (err)
-		return err;
-	return worker_wait(hmm, queue, queue->pushed) ? 0 : hmm_check(hmm);
+	return err ? err : wait_pushed(hmm, i);
 }
 
 static int wait_side(struct hmm *hmm, uint64_t target)
@@ -126,7 +134,7 @@ int fence_range(struct hmm *hmm, uintptr_t start, uintptr_t end)
 
 	mask = vmas_contexts(hmm, start, end, &check);
 	for (unsigned i = 0; i < CONTEXTS; i++) {
-		int err = mask >> i & 1 ? fence_context(hmm, i) : 0;
+		int err = mask >> i & 1 ? fence_context(hmm, i) : wait_pushed(hmm, i);
 
 		if (err == -EAGAIN)
 			storm |= 1u << i;
@@ -139,6 +147,9 @@ int fence_range(struct hmm *hmm, uintptr_t start, uintptr_t end)
 	if (storm) {
 		int err = fence_clear(hmm, storm, start, end);
 
+		/* An entry that was gone by then: its event is on its way. */
+		for (unsigned i = 0; i < CONTEXTS && !err; i++)
+			err = storm >> i & 1 ? wait_pushed(hmm, i) : 0;
 		if (err)
 			return err;
 	}

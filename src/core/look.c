@@ -111,8 +111,10 @@ static int mirror(struct look *l, struct os_vma *vma, uintptr_t at, uintptr_t en
 	}
 	if (is_mirrored(l, vma))
 		return 0;
-	if (!l->hmm->perf)
-		records_compare(l->hmm, vma->start, vma->end);
+	/* Replaced without a message, it may be: what devices have of it goes (G1). */
+	if (l->force)
+		side_push(l->hmm, &(struct event){ .kind = EVENT_CLEAR, .start = vma->start,
+						   .end = vma->end });
 	if (l->hmm->os->vma_find(&l->hmm->mm, at, vma) || vma->start > at || vma->end < end)
 		return -EAGAIN;
 	err = vma->kind == OS_VMA_SPECIAL ? -EINVAL : 0;
@@ -148,13 +150,23 @@ static enum hmm_reason why_not_present(struct look *l, uintptr_t at)
 	return HMM_REASON_GUARD_OR_POISON;
 }
 
+/* Was the permission taken since the mapping was read? Then looking again says so. */
+static bool permission_went(struct look *l, uintptr_t at, bool write)
+{
+	int need = PROT_READ | (write ? PROT_WRITE : 0);
+	struct os_vma vma;
+
+	return !l->hmm->os->vma_find_fast(&l->hmm->mm, at, &vma) && vma.start <= at &&
+	       (vma.prot & need) != need;
+}
+
 /* A populate of several pages failed: which page is it? Asked one by one. */
 static int find_failed(struct look *l, uintptr_t start, uintptr_t end, bool write)
 {
 	for (uintptr_t at = start; at < end; at += PAGE) {
 		int err = l->hmm->os->populate(at, at + PAGE, write);
 
-		if (err == -EFAULT)
+		if (err == -EFAULT && !permission_went(l, at, write))
 			return fail(l, at, -EFAULT, why_not_present(l, at));
 		if (err)
 			return -EAGAIN;
@@ -358,6 +370,7 @@ int look(struct hmm_range *range, bool fault)
 		if (err)
 			return err;
 		at = end;
+		tries = l.refused = 0;
 	}
 	return range->notifier && hmm_notifier_read_retry(range) ? -EBUSY : 0;
 }

@@ -135,8 +135,7 @@ int mirror_create(const struct os_ops *os, struct hmm **out)
 void mirror_destroy(struct hmm *hmm)
 {
 	if (!hmm->mm.pid) {
-		if (!hmm->dead)
-			vmas_unregister_all(hmm);
+		vmas_unregister_all(hmm);
 		threads_stop(hmm);
 		contexts_close(hmm);
 	} else {

@@ -46,7 +46,7 @@ static int read_batch(struct hmm *hmm, unsigned i)
 	return n;
 }
 
-void reader_step(struct hmm *hmm, int timeout_ms)
+bool reader_step(struct hmm *hmm, int timeout_ms)
 {
 	uint64_t ready = 0;
 
@@ -59,12 +59,24 @@ void reader_step(struct hmm *hmm, int timeout_ms)
 		if (n < 0 && n != -EAGAIN)
 			mirror_kill(hmm, "a userfaultfd context cannot be read any more");
 	}
+	return ready >> CONTEXTS & 1;
+}
+
+/*
+ * Who kicks sleeps until the reader reads, so `stop` alone must not end it: a reader that
+ * some other message woke would be gone, and the kicker asleep for ever. Without the first
+ * context there is no kick.
+ */
+static bool at_end(struct hmm *hmm, bool kicked)
+{
+	return hmm->stop && (kicked || !hmm->os->ctx_is_ours(&hmm->os_ctx[0]));
 }
 
 void *reader_main(void *arg)
 {
 	struct hmm *hmm = arg;
 	const struct os_ops *os = hmm->os;
+	bool kicked = false;
 
 	/* If it fails a closefrom() of the program would blind us: it is only less robust. */
 	os->reader_isolate(hmm->os_ctx, CONTEXTS);
@@ -73,8 +85,8 @@ void *reader_main(void *arg)
 		hmm->perf = NULL;
 	hmm->ready = 1;
 	os->wake((const uint32_t *)&hmm->ready);
-	while (!hmm->stop)
-		reader_step(hmm, hmm->dead ? 10 : -1);
+	while (!at_end(hmm, kicked))
+		kicked = reader_step(hmm, hmm->dead ? 10 : -1);
 	if (hmm->perf)
 		os->perf_close(hmm->perf);
 	return NULL;

@@ -73,12 +73,24 @@ static bool token_holds(struct hmm *hmm, uintptr_t start)
 	return hmm->os->scan(&hmm->mm, start, start + PAGE, OS_SCAN_CHECK, &run, 1, &next) >= 0;
 }
 
+/*
+ * Pushed first: who finds the map's entry changed, or gone, waits for what was pushed. And
+ * all under the register lock, so that what was compared is still what the map says.
+ */
 static void changed(struct hmm *hmm, uintptr_t start, uintptr_t end, int prot)
 {
 	struct event event = { .kind = EVENT_PROTECTION, .start = start, .end = end };
 
-	vmas_set_prot(hmm, start, end, prot);
 	side_push(hmm, &event);
+	vmas_set_prot(hmm, start, end, prot);
+}
+
+static void gone(struct hmm *hmm, const struct mirrored *m, uintptr_t start, uintptr_t end)
+{
+	struct event event = { .kind = EVENT_UNMAP, .start = start, .end = end };
+
+	side_push(hmm, &event);
+	vmas_erase(hmm, m->ctx, start, end);
 }
 
 /* One mirrored VMA: each mapping that is there now, and the holes between. */
@@ -93,13 +105,15 @@ static void compare_one(struct hmm *hmm, const struct mirrored *m)
 		uintptr_t to;
 
 		if (from > at)
-			changed(hmm, at, from, 0);
+			gone(hmm, m, at, from);
 		else
 			from = at;
 		if (err || from >= m->end)
 			return;
 		to = vma.end < m->end ? vma.end : m->end;
-		if (vma.prot != m->prot || (m->sysv && !token_holds(hmm, from)))
+		if (m->sysv && !token_holds(hmm, from))
+			gone(hmm, m, from, to);
+		else if (vma.prot != m->prot)
 			changed(hmm, from, to, vma.prot);
 		at = to;
 	}
@@ -109,7 +123,9 @@ void records_compare(struct hmm *hmm, uintptr_t start, uintptr_t end)
 {
 	struct mirrored m;
 
+	lock_take(&hmm->register_lock);
 	for (; start < end && vmas_next(hmm, start, end, &m); start = m.end)
 		if (m.sysv || !hmm->perf)
 			compare_one(hmm, &m);
+	lock_drop(&hmm->register_lock);
 }

@@ -3,8 +3,8 @@
  * vmas - which mapping is registered with which context.
  *
  * Laws, on which the fence stands (docs/gate.md):
- * - a VMA is entered before it is registered, so that a record or a fence that
- *   comes in between is not filtered away;
+ * - a VMA is entered when it is registered, and its permission is read again after that:
+ *   a record that came in between was filtered away;
  * - the entry of a context leaves only when an event of that context is
  *   processed, before notifiers are told: who finds no entry has nothing to
  *   wait for, and who finds one waits for what is pending there;
@@ -84,6 +84,8 @@ static int add(struct hmm *hmm, const struct mirrored *m)
 			count(hmm, m->start, m->end, 1);
 	}
 	lock_drop(&hmm->vmas_lock);
+	if (!err)
+		worker_entered(hmm);
 	return err;
 }
 
@@ -127,12 +129,11 @@ bool vmas_overlap(struct hmm *hmm, uintptr_t start, uintptr_t end)
 	return hmm->map_lost || vmas_next(hmm, start, end, &m);
 }
 
-/* Under the register lock, so that nobody adds beside it; the worker may erase. */
+/* Under the register lock (the caller's), so that nobody adds beside it; the worker may erase. */
 void vmas_set_prot(struct hmm *hmm, uintptr_t start, uintptr_t end, int prot)
 {
 	struct mirrored m;
 
-	lock_take(&hmm->register_lock);
 	while (start < end && vmas_next(hmm, start, end, &m)) {
 		uintptr_t past = m.end;
 
@@ -144,7 +145,6 @@ void vmas_set_prot(struct hmm *hmm, uintptr_t start, uintptr_t end, int prot)
 			add(hmm, &m);
 		start = past;
 	}
-	lock_drop(&hmm->register_lock);
 }
 
 unsigned vmas_contexts(struct hmm *hmm, uintptr_t start, uintptr_t end, bool *check)
@@ -218,19 +218,40 @@ static unsigned choose(struct hmm *hmm, const struct mirrored *want, enum overla
 	return ctx < CONTEXTS ? ctx : hmm->next_ctx++ % CONTEXTS;
 }
 
-/* Under the register lock. 0, -EBUSY this context does not have it, -EINVAL, -ENOMEM. */
+/* The map's permission changes after its change has been pushed, or no fence would see it. */
+static void tell_permission(struct hmm *hmm, const struct mirrored *want)
+{
+	struct event event = { .kind = EVENT_PROTECTION };
+	uintptr_t start = want->start;
+	struct mirrored m;
+
+	while (start < want->end && vmas_next(hmm, start, want->end, &m)) {
+		event.start = m.start > start ? m.start : start;
+		event.end = m.end < want->end ? m.end : want->end;
+		if (m.prot != want->prot)
+			side_push(hmm, &event);
+		start = event.end;
+	}
+}
+
+/*
+ * Under the register lock. 0, -EBUSY this context does not have it, -EINVAL, -ENOMEM.
+ * Entered when it is registered, so that an entry always names the context to ask.
+ */
 static int try_context(struct hmm *hmm, struct mirrored *m, unsigned ctx, bool was_there)
 {
 	int err;
 
 	m->ctx = ctx;
-	err = add(hmm, m);
+	err = hmm->os->ctx_register(&hmm->os_ctx[ctx], m->start, m->end);
 	if (err)
 		return err;
-	err = hmm->os->ctx_register(&hmm->os_ctx[ctx], m->start, m->end);
-	/* What was not here before we came may go at once; else only by its event. */
+	if (!hmm->perf || m->sysv)
+		tell_permission(hmm, m);
+	err = add(hmm, m);
+	/* What was here before we came goes only by its event. */
 	if (err && !was_there)
-		vmas_erase(hmm, ctx, m->start, m->end);
+		hmm->os->ctx_unregister(&hmm->os_ctx[ctx], m->start, m->end);
 	return err;
 }
 
@@ -365,9 +386,11 @@ static void unregister_one(struct hmm *hmm, const struct os_vma *vma)
 {
 	if (!has_token(hmm, vma))
 		return;
-	/* By us? Then registering again succeeds. */
+	/* By us? Then registering again succeeds. (A number that was taken from us may be the
+	 * program's own userfaultfd now.) */
 	for (unsigned i = 0; i < CONTEXTS; i++) {
-		if (hmm->os->ctx_register(&hmm->os_ctx[i], vma->start, vma->end))
+		if (!hmm->os->ctx_is_ours(&hmm->os_ctx[i]) ||
+		    hmm->os->ctx_register(&hmm->os_ctx[i], vma->start, vma->end))
 			continue;
 		hmm->os->ctx_unregister(&hmm->os_ctx[i], vma->start, vma->end);
 		return;

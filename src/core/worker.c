@@ -18,11 +18,20 @@
 /* How often descriptors are looked at for having been taken away. */
 #define IDENTITY_NS UINT64_C(1000000000)
 
+/* What hmm->worker_idle says: until the next tick, or, nothing being mirrored, until woken. */
+enum { BUSY, IDLE, IDLE_FOR_EVER };
+
 void worker_wake(struct hmm *hmm)
 {
 	atomic_fetch_add(&hmm->work, 1);
 	if (hmm->worker_idle)
 		hmm->os->wake((const uint32_t *)&hmm->work);
+}
+
+void worker_entered(struct hmm *hmm)
+{
+	if (hmm->worker_idle == IDLE_FOR_EVER)
+		worker_wake(hmm);
 }
 
 static void tell_progress(struct hmm *hmm)
@@ -173,13 +182,16 @@ void *worker_main(void *arg)
 	while (!hmm->stop) {
 		uint32_t work = hmm->work;
 
+		bool ticks;
+
 		if (worker_step(hmm))
 			continue;
-		hmm->worker_idle = 1;
-		if (hmm->work == work)
-			hmm->os->wait((const uint32_t *)&hmm->work, work,
-				      anything_mirrored(hmm) ? TICK_NS : 0);
-		hmm->worker_idle = 0;
+		ticks = anything_mirrored(hmm);
+		hmm->worker_idle = ticks ? IDLE : IDLE_FOR_EVER;
+		/* Who enters a first VMA after this look sees the line above. */
+		if (hmm->work == work && ticks == anything_mirrored(hmm))
+			hmm->os->wait((const uint32_t *)&hmm->work, work, ticks ? TICK_NS : 0);
+		hmm->worker_idle = BUSY;
 		tick(hmm);
 	}
 	/* The last put has fenced: what is left was pushed by its own unregistering. */

@@ -232,6 +232,22 @@ static bool fixed_up(int sig, const siginfo_t *info, ucontext_t *context)
 	return true;
 }
 
+/*
+ * The kernel chose our entry. While we are being armed that may be one that has just
+ * displaced what the program put there a moment ago: what is in front afterwards counts.
+ */
+static unsigned settled(int sig, unsigned level)
+{
+	struct sigaction front;
+
+	while (__atomic_load_n(&arm_lock, __ATOMIC_ACQUIRE) == (uint32_t)getpid())
+		sched_yield();
+	if (sigaction(sig, NULL, &front) || !is_ours(&front))
+		return level;
+	return (unsigned)((uintptr_t)front.sa_sigaction - (uintptr_t)handlers_enter) /
+	       HANDLER_ENTRY_SIZE;
+}
+
 /* A handler that we called has called us. The frame is the one we called it with. */
 static void go_on(struct signal_levels *levels, unsigned level)
 {
@@ -269,6 +285,8 @@ void handlers_common(int sig, siginfo_t *info, void *context, uintptr_t entry_sp
 	}
 	if (fixed_up(sig, info, context))
 		return;
+	if (fresh)
+		level = settled(sig, level);
 	handing = (struct handing){ .visited = 1u << level, .sig = sig, .info = info,
 				    .context = context };
 	call(levels, level, fresh);

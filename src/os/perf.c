@@ -330,9 +330,9 @@ static int ring_drain(const struct ring *ring, os_perf_fn fn, void *arg)
 		}
 		at += record.header.size;
 	}
-	__atomic_store_n(&page->data_tail, at, __ATOMIC_RELEASE);
-	__atomic_thread_fence(__ATOMIC_SEQ_CST);
-	head = __atomic_load_n(&page->data_head, __ATOMIC_ACQUIRE);
+	/* The load must not pass the store. */
+	__atomic_store_n(&page->data_tail, at, __ATOMIC_SEQ_CST);
+	head = __atomic_load_n(&page->data_head, __ATOMIC_SEQ_CST);
 	return lost || head - old_tail > DATA_SIZE - RECORD_MAX;
 }
 

@@ -13,6 +13,7 @@
  */
 #include <errno.h>
 #include <limits.h>
+#include <link.h>
 #include <linux/futex.h>
 #include <pthread.h>
 #include <sched.h>
@@ -142,11 +143,28 @@ static int create(pthread_t *thread, const pthread_attr_t *attr, os_thread_fn fn
 	return -err;
 }
 
+/* libc puts the thread's copy of every object's TLS on the stack that it is given. */
+static int add_tls(struct dl_phdr_info *object, size_t size, void *total)
+{
+	for (unsigned i = 0; i < object->dlpi_phnum; i++)
+		if (object->dlpi_phdr[i].p_type == PT_TLS)
+			*(size_t *)total += object->dlpi_phdr[i].p_memsz +
+					    object->dlpi_phdr[i].p_align;
+	return 0;
+}
+
+static size_t stack_size_of(bool critical)
+{
+	size_t size = critical ? STACK_CRITICAL : STACK_CALLBACKS;
+
+	dl_iterate_phdr(add_tls, &size);
+	return (size + OS_PAGE_SIZE - 1) & ~(OS_PAGE_SIZE - 1);
+}
+
 int live_thread_start(struct os_thread **out, const char *name, bool critical,
 		      os_thread_fn fn, void *arg)
 {
-	size_t stack_size = critical ? STACK_CRITICAL : STACK_CALLBACKS;
-	size_t size = stack_size + OS_PAGE_SIZE;
+	size_t stack_size = stack_size_of(critical), size = stack_size + OS_PAGE_SIZE;
 	char *stack = arena_map(size);
 	struct os_thread *thread;
 	pthread_attr_t attr;

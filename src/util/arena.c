@@ -46,9 +46,12 @@
 #define BLOCK_MAX ((size_t)32 << 10)
 
 /* Above 128 bytes at most a third of a block is lost. */
-static const uint16_t class_size[] = {64,   128,  192,	 256,	384,   512,
-				      768,  1024, 1536,	 2048,	3072,  4096,
-				      6144, 8192, 12288, 16384, 24576, 32768};
+/* clang-format off */
+static const uint16_t class_size[] = {
+	64, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 3072, 4096,
+	6144, 8192, 12288, 16384, 24576, 32768,
+};
+/* clang-format on */
 #define CLASSES (sizeof(class_size) / sizeof(class_size[0]))
 
 /* In front of a chunk, and of a mapping of its own. */
@@ -74,11 +77,11 @@ struct arena {
 
 static unsigned class_of(size_t size)
 {
-	unsigned class = 0;
+	unsigned i = 0;
 
-	while (class_size[class] < size)
-		class ++;
-	return class;
+	while (class_size[i] < size)
+		i++;
+	return i;
 }
 
 static struct header *header_map(size_t size)

@@ -16,6 +16,7 @@
  *
  * Locks: none.
  */
+#include <assert.h>
 #include <errno.h>
 #include <stdarg.h>
 #include <stdbool.h>
@@ -43,26 +44,22 @@ static uint64_t tickets, current;
 static int env_level = LEVEL_UNREAD;
 
 static const char *const level_name[] = {
-    [HMM_LOG_ERROR] = "error",
-    [HMM_LOG_WARN] = "warn",
-    [HMM_LOG_INFO] = "info",
-    [HMM_LOG_DEBUG] = "debug",
+	[HMM_LOG_ERROR] = "error",
+	[HMM_LOG_WARN] = "warn",
+	[HMM_LOG_INFO] = "info",
+	[HMM_LOG_DEBUG] = "debug",
 };
 
-/* One line to standard error. A line that cannot be written is lost: there is nobody to
- * tell. */
+/* To standard error. A line that cannot be written is lost: there is nobody to tell. */
 static void line_write(const char *level, const char *text)
 {
-	char line[LINE];
-	int length = snprintf(line, sizeof(line) - 1, "uhmm: %s: %s", level, text);
+	char line[LINE + 16]; /* what stands in front takes 13 bytes at most */
+	int saved = errno;
+	int length = snprintf(line, sizeof(line), "uhmm: %s: %s\n", level, text);
 
-	if (length < 0)
-		return;
-	if ((size_t)length > sizeof(line) - 2)
-		length = sizeof(line) - 2;
-	line[length] = '\n';
-	if (write(STDERR_FILENO, line, (size_t)length + 1) < 0)
-		return;
+	assert(length > 0 && (size_t)length < sizeof(line));
+	if (write(STDERR_FILENO, line, (size_t)length) < 0)
+		errno = saved; /* law 3 */
 }
 
 /* UHMM_LOG, read once. A word that it does not know is said, once. */
@@ -101,8 +98,7 @@ void hmm_set_log(hmm_log_fn fn, void *arg)
 	for (;;) {
 		ticket = __atomic_add_fetch(&tickets, 1, __ATOMIC_RELAXED) << 1;
 		taker = &takers[(ticket >> 1) % TAKERS];
-		/* in this order: a slot found idle here and put in force since changes its
-		 * stamp */
+		/* stamp first: a slot put in force since has another, and is not taken */
 		stamp = __atomic_load_n(&taker->stamp, __ATOMIC_ACQUIRE);
 		if (stamp & BUSY)
 			continue;

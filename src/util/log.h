@@ -3,7 +3,8 @@
  * log - lines for people, silent by default (hmm_log, hmm_set_log in hmm.h).
  *
  * Laws: never allocates, never called by the reader; formats into a stack
- * buffer of 512 bytes; one write(2) a line. The level is read from UHMM_LOG once.
+ * buffer of 512 bytes, what does not fit is cut and ends in "..."; one write(2) a line.
+ * The level is read from UHMM_LOG once.
  */
 #ifndef UHMM_UTIL_LOG_H
 #define UHMM_UTIL_LOG_H

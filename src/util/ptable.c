@@ -35,20 +35,24 @@
 #define ROOT_WORDS (UHMM_PTABLE_ROOTS / WORD_BITS)
 #define SLAB_MAX 16u
 
+/* What lookup sees comes first in both: a pointer to it is a pointer to the whole. */
 struct leaf {
-	struct uhmm_ptable_leaf seen;		      /* what lookup sees; first */
-	uint16_t pages[UHMM_PTABLE_HUGES];	      /* page entries in each block */
-	uint64_t busy[UHMM_PTABLE_HUGES / WORD_BITS]; /* blocks with a page or huge entry */
+	struct uhmm_ptable_leaf seen;
+	/* page entries in each block; and which blocks have a page or huge entry */
+	uint16_t pages[UHMM_PTABLE_HUGES];
+	uint64_t busy[UHMM_PTABLE_HUGES / WORD_BITS];
 	uint32_t busy_blocks;
-	uint32_t slab_leaves;	/* in a slab's first leaf: how many it has */
-	struct leaf *slab_next; /* and the slab made before */
+	/* in a slab's first leaf: how many it has, and the slab made before */
+	uint32_t slab_leaves;
+	struct leaf *slab_next;
 } __attribute__((aligned(4096)));
 
 struct root {
-	struct uhmm_ptable_leaf *seen[UHMM_PTABLE_ROOTS]; /* first */
-	uint64_t busy[ROOT_WORDS];			  /* leaves with anything in them */
-	uint64_t busy_words[ROOT_WORDS / WORD_BITS]; /* words of `busy` that are not 0 */
-	struct leaf *slabs;			     /* newest first */
+	struct uhmm_ptable_leaf *seen[UHMM_PTABLE_ROOTS];
+	/* which leaves have anything in them; and which words of that are not 0 */
+	uint64_t busy[ROOT_WORDS];
+	uint64_t busy_words[ROOT_WORDS / WORD_BITS];
+	struct leaf *slabs;  /* newest first */
 	uint32_t slab_taken; /* leaves of the newest that are in use */
 };
 
@@ -276,8 +280,8 @@ uint64_t uhmm_ptable_clear(struct uhmm_ptable *table, uintptr_t start, uintptr_t
 {
 	uint64_t first = start >> UHMM_PTABLE_PAGE_SHIFT, last, base, count = 0;
 	struct root *root = root_of(table);
+	uint32_t top, from, to;
 	struct leaf *leaf;
-	uint32_t top;
 
 	if (end > VA_END)
 		end = VA_END;
@@ -288,10 +292,10 @@ uint64_t uhmm_ptable_clear(struct uhmm_ptable *table, uintptr_t start, uintptr_t
 	while (top <= last >> LEAF_PAGES_SHIFT && top < UHMM_PTABLE_ROOTS) {
 		leaf = (struct leaf *)root->seen[top];
 		base = (uint64_t)top << LEAF_PAGES_SHIFT;
-		count +=
-		    leaf_clear(leaf, first > base ? (uint32_t)(first - base) : 0,
-			       last - base < UHMM_PTABLE_PAGES ? (uint32_t)(last - base)
-							       : UHMM_PTABLE_PAGES - 1);
+		from = first > base ? (uint32_t)(first - base) : 0;
+		to = last - base < UHMM_PTABLE_PAGES ? (uint32_t)(last - base)
+						     : UHMM_PTABLE_PAGES - 1;
+		count += leaf_clear(leaf, from, to);
 		if (!leaf->busy_blocks)
 			root_unmark(root, top);
 		top = root_next(root, top + 1);

@@ -50,8 +50,7 @@ struct rangemap_node {
 };
 _Static_assert(sizeof(struct rangemap_node) <= 1024, "a node fills one arena block");
 
-/* From the root to where a key is or belongs. at[0]: slots of the leaf with a key not above
- * it. */
+/* From the root to where a key is or belongs. at[0]: slots of the leaf up to the key. */
 struct path {
 	struct rangemap_node *node[LEVELS];
 	unsigned at[LEVELS];
@@ -81,7 +80,9 @@ static unsigned node_search(const struct rangemap_node *node, uintptr_t start, u
 
 static struct slot node_summary(struct rangemap_node *node)
 {
-	struct slot slot = {node->slots[0].start, node->slots[0].id, 0, {.child = node}};
+	struct slot slot = {
+		node->slots[0].start, node->slots[0].id, 0, { .child = node }
+	};
 	unsigned i;
 
 	for (i = 0; i < node->count; i++)
@@ -271,7 +272,9 @@ static void path_put(struct rangemap *map, const struct path *path, struct slot 
 
 int rangemap_insert(struct rangemap *map, const struct range_entry *entry)
 {
-	struct slot slot = {entry->start, entry->id, entry->end, {.value = entry->value}};
+	struct slot slot = {
+		entry->start, entry->id, entry->end, { .value = entry->value }
+	};
 	struct rangemap_node *spare[LEVELS + 1];
 	struct path path;
 
@@ -341,11 +344,10 @@ int rangemap_remove(struct rangemap *map, uintptr_t start, uint64_t id)
 
 static void slot_out(const struct slot *slot, struct range_entry *out)
 {
-	*out = (struct range_entry){slot->start, slot->end, slot->id, slot->value};
+	*out = (struct range_entry){ slot->start, slot->end, slot->id, slot->value };
 }
 
-/* The first slot at or after `at` that reaches above `start`, as the node's count if none.
- */
+/* The first slot from `at` on that reaches above `start`; the node's count if none. */
 static unsigned node_reach(const struct rangemap_node *node, unsigned at, uintptr_t start)
 {
 	while (at < node->count && node->slots[at].end <= start)
@@ -491,7 +493,7 @@ static bool tree_check(struct rangemap_node *node, uint32_t level, bool root,
 
 bool rangemap_check(const struct rangemap *map)
 {
-	struct walk walk = {0, NULL};
+	struct walk walk = { 0, NULL };
 
 	if (!map->root)
 		return !map->count;
