@@ -56,6 +56,25 @@ static void hmm_free(struct hmm *hmm)
 	arena_destroy(hmm->arena); /* takes hmm with it */
 }
 
+/* Why there is no mirror here, and the cure. */
+static int say_why(int err)
+{
+	switch (err) {
+	case -EOPNOTSUPP:
+		return error_say(err, "this kernel's userfaultfd lacks WP_ASYNC: run Linux 6.8 or "
+				      "later");
+	case -EPERM:
+		return error_say(err, "userfaultfd is not permitted: sysctl "
+				      "vm.unprivileged_userfaultfd=1, CAP_SYS_PTRACE, access to "
+				      "/dev/userfaultfd, or a seccomp profile that allows it");
+	case -ENOSYS:
+		return error_say(err, "userfaultfd is blocked or absent here: allow it in the "
+				      "container's seccomp profile, or run on Linux 6.8 or later");
+	default:
+		return err;
+	}
+}
+
 static int contexts_open(struct hmm *hmm)
 {
 	for (unsigned i = 0; i < CONTEXTS; i++) {
@@ -63,7 +82,7 @@ static int contexts_open(struct hmm *hmm)
 
 		if (err) {
 			hmm->os_ctx[i].fd = -1;
-			return err;
+			return say_why(err);
 		}
 		if (queue_init(&hmm->gate[i].queue, hmm->arena))
 			return -ENOMEM;
