@@ -107,7 +107,8 @@ static char *help_filter(int key, const char *text, void *input)
  */
 static int find_place(struct litmus *l)
 {
-	static const uintptr_t candidates[] = { UINT64_C(0x200000000000), UINT64_C(0x2000000000) };
+	static const uintptr_t candidates[] = { UINT64_C(0x200000000000),
+						UINT64_C(0x2000000000) };
 
 	for (size_t i = 0; i < sizeof(candidates) / sizeof(candidates[0]); i++) {
 		char *at = (char *)candidates[i];
@@ -207,6 +208,26 @@ static void run_cases(struct litmus *l, struct options *options)
 	}
 }
 
+/* The rounds, with the load beside them. */
+static int run_loaded(struct litmus *l, struct options *options)
+{
+	struct litmus_load *load = NULL;
+	int err = litmus_actor_start(&l->young), load_err;
+
+	if (err)
+		return litmus_fail(l, err, "no thread: %s", strerror(-err));
+	err = litmus_load_start(l->dev, options->load, &load);
+	if (err)
+		litmus_fail(l, err, "no thread: %s", strerror(-err));
+	else
+		run_cases(l, options);
+	load_err = litmus_load_stop(load);
+	if (load_err && !err)
+		err = litmus_fail(l, load_err, "load: %s", hmm_strerror(load_err));
+	litmus_actor_stop(&l->young);
+	return err;
+}
+
 /* Devices, threads, rounds, and all of it taken down again. */
 static int run(struct litmus *l, struct options *options)
 {
@@ -216,8 +237,7 @@ static int run(struct litmus *l, struct options *options)
 		.verify = true,
 		.naive = options->naive,
 	};
-	struct litmus_load *load = NULL;
-	int err = find_place(l), load_err;
+	int err = find_place(l);
 
 	if (err)
 		return err;
@@ -233,25 +253,10 @@ static int run(struct litmus *l, struct options *options)
 	err = gpu_open(&gpu_options, &l->gpu);
 	if (!err)
 		err = gpu_queue_create(l->gpu, &l->queue);
-	if (err) {
-		litmus_fail(l, err, "gpu: %s", hmm_strerror(err));
-		goto close;
-	}
-	err = litmus_actor_start(&l->young);
-	if (err) {
-		litmus_fail(l, err, "no thread: %s", strerror(-err));
-		goto close;
-	}
-	err = litmus_load_start(l->dev, options->load, &load);
 	if (err)
-		litmus_fail(l, err, "no thread: %s", strerror(-err));
+		litmus_fail(l, err, "gpu: %s", hmm_strerror(err));
 	else
-		run_cases(l, options);
-	load_err = litmus_load_stop(load);
-	if (load_err && !err)
-		err = litmus_fail(l, load_err, "load: %s", hmm_strerror(load_err));
-	litmus_actor_stop(&l->young);
-close:
+		err = run_loaded(l, options);
 	if (l->queue)
 		gpu_queue_destroy(l->queue);
 	gpu_close(l->gpu);
@@ -263,8 +268,8 @@ stop_elder:
 
 static json_t *result_json(const struct result *result)
 {
-	json_t *object = json_pack("{s:I, s:I}", "rounds", (json_int_t)result->rounds, "stale",
-				   (json_int_t)result->stale);
+	json_t *object = json_pack("{s:I, s:I}", "rounds", (json_int_t)result->rounds,
+				   "stale", (json_int_t)result->stale);
 
 	if (result->also)
 		json_object_set_new(object, result->also,
@@ -278,8 +283,8 @@ static json_t *result_json(const struct result *result)
 
 static void print_result(const struct result *result)
 {
-	printf("%-16s %9llu %9llu  ", result->what->name, (unsigned long long)result->rounds,
-	       (unsigned long long)result->stale);
+	printf("%-16s %9llu %9llu  ", result->what->name,
+	       (unsigned long long)result->rounds, (unsigned long long)result->stale);
 	if (result->skipped || result->failed)
 		printf("%s: %s\n", result->skipped ? "skipped" : "FAILED", result->reason);
 	else if (result->also)
@@ -329,7 +334,8 @@ static int report(const struct options *options)
 int cmd_litmus(int argc, char **argv)
 {
 	static const struct argp_option table[] = {
-		{ "rounds", 'n', "N", 0, "rounds in total, divided among the cases (20000)", 0 },
+		{ "rounds", 'n', "N", 0, "rounds in total, divided among the cases (20000)",
+		  0 },
 		{ "naive", 'N', NULL, 0,
 		  "devices that invalidate late and do not fence: must be caught", 0 },
 		{ "case", 'c', "NAME", 0, "only this case; may be repeated", 0 },

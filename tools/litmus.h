@@ -85,8 +85,8 @@ struct litmus {
 	struct litmus_actor young; /* started after it */
 
 	/* of the case that runs */
-	bool use_gpu;	 /* this round is the GPU's; else the pinning device's */
-	bool wrong;	 /* this round saw a stale answer */
+	bool use_gpu; /* this round is the GPU's; else the pinning device's */
+	bool wrong;   /* this round saw a stale answer */
 	uint64_t gpu_stale;
 	uint64_t generation;
 	uint64_t rounds, stale;
@@ -98,13 +98,14 @@ struct litmus {
 	char reason[160]; /* why it was skipped or failed */
 };
 
-/* Bytes at litmus.page: as in the measured race, more than a page so that munmap has work. */
+/* Bytes at litmus.page: as in the measured race, more than a page so that munmap has work.
+ */
 #define LITMUS_PLACE (16 * LITMUS_PAGE)
 
 /*
- * A case: set-up, rounds, end. setup and round return 0, or a negative errno with a sentence
- * in litmus.reason; setup -EOPNOTSUPP means "cannot run here". end is called if setup
- * returned 0.
+ * A case: set-up, rounds, end. setup and round return 0, or a negative errno with a
+ * sentence in litmus.reason; setup -EOPNOTSUPP means "cannot run here". end is called if
+ * setup returned 0.
  */
 struct litmus_case {
 	const char *name;

@@ -4,18 +4,18 @@
  *
  * A device that reads through the program's own addresses cannot see old data: whatever it
  * is late with, the CPU's page table is not. What it can be late with is the translation. A
- * device that keeps the frame (a DMA engine, a memory registration) does read old data then.
- * This one models it without a frame: on a fault it stores what the page holds, and later
- * answers from that store without looking at memory. A stale translation is then a wrong
- * number, and can be counted.
+ * device that keeps the frame (a DMA engine, a memory registration) does read old data
+ * then. This one models it without a frame: on a fault it stores what the page holds, and
+ * later answers from that store without looking at memory. A stale translation is then a
+ * wrong number, and can be counted.
  *
  * Laws:
  * - The entry of a page is its first 8 bytes, shifted over the ENTRY_ bits. It is read
  *   between read_begin and read_retry, so G2 covers it as it covers the pfns.
  * - A lookup fences (hmm_fence, G1, G3) and then trusts the table.
  * - invalidate clears under the lock and returns: no entry of the range is used after (G4).
- *   FORK is treated like the rest: a pin keeps the page, and after a fork the one who writes
- *   first gets another.
+ *   FORK is treated like the rest: a pin keeps the page, and after a fork the one who
+ * writes first gets another.
  *
  * The naive device is broken on purpose, in the order that every notifier has which reads
  * its events first and acts on them then: invalidate only queues the range, another thread
@@ -45,7 +45,7 @@ struct litmus_dev {
 	atomic_uint changes; /* odd: a change is going on */
 	bool naive;
 
-	pthread_t applier; /* has work only in a naive device; so has all below */
+	pthread_t applier;	   /* has work only in a naive device; so has all below */
 	pthread_mutex_t late_lock; /* protects late*, applying, quit; inside no other */
 	pthread_cond_t late_more, late_none;
 	struct late *late_first, **late_last;
@@ -209,8 +209,9 @@ static int fill_once(struct litmus_dev *dev, struct hmm_range *range, uint64_t *
 }
 
 /*
- * The documented loop of hmm.h (A13, B5), written out. hmm_range_program() is that loop, but
- * this device must read the page's content in the middle of it, where the sequence covers it.
+ * The documented loop of hmm.h (A13, B5), written out. hmm_range_program() is that loop,
+ * but this device must read the page's content in the middle of it, where the sequence
+ * covers it.
  */
 static int fill(struct litmus_dev *dev, uintptr_t page, uint64_t request, uint64_t *entry)
 {

@@ -8,8 +8,8 @@
  *
  * shmdt: neither message nor record. What finds it is the registration token at the fence.
  *
- * brk: the heap shrinks (a message, as munmap) and grows again over the same addresses: what
- * the device reads there must be zero again.
+ * brk: the heap shrinks (a message, as munmap) and grows again over the same addresses:
+ * what the device reads there must be zero again.
  */
 #include <errno.h>
 #include <malloc.h>
@@ -180,7 +180,7 @@ static int shm_round(struct litmus *l, uint64_t i)
 #define BRK_RESERVE (16 << 20)
 
 struct brk {
-	char *base;    /* page aligned; the break between rounds */
+	char *base;	/* page aligned; the break between rounds */
 	long remainder; /* up to the next page when the case began */
 };
 

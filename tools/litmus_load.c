@@ -3,9 +3,10 @@
  * litmus_load - threads beside the test.
  *
  * The load maps, mirrors, zaps and unmaps memory of its own, which gives the reader and the
- * worker something else to do, and burns CPU in bursts of random length, so that the threads
- * of the test are preempted at random places. It rests between the bursts: the races are
- * between threads that run, and a machine that is never idle makes rounds only slow.
+ * worker something else to do, and burns CPU in bursts of random length, so that the
+ * threads of the test are preempted at random places. It rests between the bursts: the
+ * races are between threads that run, and a machine that is never idle makes rounds only
+ * slow.
  *
  * An actor is a thread that makes one change when told to: the other thread of a race, or
  * one that is older than the mirror.

@@ -28,7 +28,8 @@ static int begin(struct litmus *l, uint64_t *generation)
 	return litmus_touch(l, l->page, *generation);
 }
 
-/* The place has been unmapped by this thread: three rounds of four something new is there. */
+/* The place has been unmapped by this thread: three rounds of four something new is there.
+ */
 static int after_unmap(struct litmus *l, uint64_t i)
 {
 	uint64_t generation;
@@ -162,7 +163,8 @@ static int fixed_round(struct litmus *l, uint64_t i)
 
 static int move(struct litmus *l, char *from, char *to)
 {
-	if (mremap(from, LITMUS_PLACE, LITMUS_PLACE, MREMAP_MAYMOVE | MREMAP_FIXED, to) != to)
+	if (mremap(from, LITMUS_PLACE, LITMUS_PLACE, MREMAP_MAYMOVE | MREMAP_FIXED, to) !=
+	    to)
 		return litmus_fail(l, -errno, "mremap: %s", strerror(errno));
 	litmus_changed(l, from);
 	litmus_changed(l, to);
@@ -209,7 +211,13 @@ const struct litmus_case litmus_map_cases[] = {
 	  .what = "munmap and mmap by syscall()",
 	  .gpu = true,
 	  .round = raw_round },
-	{ .name = "map_fixed", .what = "mmap(MAP_FIXED) over it", .gpu = true, .round = fixed_round },
-	{ .name = "mremap", .what = "mremap away and back", .gpu = true, .round = mremap_round },
+	{ .name = "map_fixed",
+	  .what = "mmap(MAP_FIXED) over it",
+	  .gpu = true,
+	  .round = fixed_round },
+	{ .name = "mremap",
+	  .what = "mremap away and back",
+	  .gpu = true,
+	  .round = mremap_round },
 	{ .name = NULL },
 };

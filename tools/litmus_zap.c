@@ -2,19 +2,19 @@
 /*
  * litmus_zap - cases in which the mapping stays and its pages go: madvise(DONTNEED).
  *
- * What may be counted here. The kernel's message (REMOVE) comes before the zap, and there is
- * none after it. So
+ * What may be counted here. The kernel's message (REMOVE) comes before the zap, and there
+ * is none after it. So
  * - what was cached before the message must be gone when the madvise has returned and the
  *   lookup has fenced: G1, counted by every case;
  * - what a device caches between the message and the zap is the old page, and nothing tells
- *   it that this page then goes. The system call had not let go of the address space yet, so
- *   G1 and G2 hold to the word; a back-end that pins needs the identity token of section
+ *   it that this page then goes. The system call had not let go of the address space yet,
+ * so G1 and G2 hold to the word; a back-end that pins needs the identity token of section
  *   "what a back-end that pins pages needs besides the gate" for it.
- * "dontneed" and "io_uring" therefore look up from the thread that waits for the change, and
- * nobody refills meanwhile. In "dontneed_racing" another thread of the device looks up all
- * the time. The device notes for each entry whether a change was going on while it was read:
- * a wrong answer from an entry that was read before the change began is stale; one from an
- * entry that was read during it is counted as "refilled" beside it.
+ * "dontneed" and "io_uring" therefore look up from the thread that waits for the change,
+ * and nobody refills meanwhile. In "dontneed_racing" another thread of the device looks up
+ * all the time. The device notes for each entry whether a change was going on while it was
+ * read: a wrong answer from an entry that was read before the change began is stale; one
+ * from an entry that was read during it is counted as "refilled" beside it.
  */
 #include <errno.h>
 #include <sched.h>

@@ -29,6 +29,7 @@ struct look {
 	bool fault;
 	unsigned refused; /* times that registering this place was refused as invalid */
 	bool force;	  /* the token said that the map is wrong here */
+	uintptr_t answered; /* entries below are answers, no requests any more */
 	bool entered;	  /* `entry` is what the map said, before the VMA was read */
 	struct mirrored entry;
 };
@@ -53,6 +54,7 @@ static void answer(struct look *l, uintptr_t at, uint64_t entry)
 	uint64_t *pfn = &l->range->pfns[index_of(l, at)];
 
 	*pfn = (*pfn & HMM_PFN_DMA_MAPPED) | entry;
+	l->answered = at + PAGE;
 }
 
 static int fail(struct look *l, uintptr_t at, int err, enum hmm_reason reason)
@@ -333,7 +335,8 @@ static int look_vma(struct look *l, struct os_vma *vma, uintptr_t start, uintptr
 	return scan(l, vma, start, end);
 }
 
-/* Requests are read again when a place is looked at again: answers before `at` only. */
+/* Requests are read again when a place is looked at again, so that goes on behind the last
+ * answer. */
 int look(struct hmm_range *range, bool fault)
 {
 	struct look l = { .hmm = range->hmm, .range = range, .fault = fault };
@@ -365,6 +368,10 @@ int look(struct hmm_range *range, bool fault)
 			if (++tries >= TRIES)
 				return error_say(-ENOMEM, "%#lx: cannot be made present: no memory, "
 						 "or it changes all the time", (unsigned long)at);
+			if (l.answered > at) {
+				at = l.answered;
+				tries = 0;
+			}
 			continue;
 		}
 		if (err)

@@ -1,0 +1,30 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later OR BSD-2-Clause
+# A thin front: Meson builds, scripts/ do what needs more than one command.
+
+BUILD ?= build
+PREFIX ?= /usr/local
+
+.PHONY: all build demo check bench install clean
+
+all: build
+
+build:
+	@scripts/deps.sh build
+	@scripts/build.sh $(BUILD)
+
+demo: build
+	@$(BUILD)/uhmm demo
+
+check:
+	@scripts/deps.sh check
+	@scripts/check.sh
+
+bench: build
+	@$(BUILD)/uhmm bench
+
+install: build
+	@meson configure $(BUILD) --prefix $(PREFIX)
+	@meson install -C $(BUILD)
+
+clean:
+	rm -rf build build-asan build-tsan build-fuzz

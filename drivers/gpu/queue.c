@@ -1,0 +1,311 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later OR BSD-2-Clause */
+/*
+ * queue - queues, jobs and fences: who runs what next.
+ *
+ * Jobs of a queue run one after the other; the head of each queue may be running. SMs
+ * take a chunk of indices of one head, then of the next queue's, round robin: a slow
+ * job slows the others down but does not stop them, and a cancelled one gives its SMs
+ * back at once. A job is settled (popped, counted, its fence signalled) when no SM is
+ * inside it and no index is left or it is cancelled.
+ *
+ * Submitting is a fence of all that the GPU has mapped (G3), before the job is queued.
+ */
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "gpu_private.h"
+
+#define CHUNK_MAX 256	  /* indices an SM takes at once ... */
+#define CHUNKS_PER_SM 16  /* ... or fewer, so that the SMs end together */
+
+static void fence_signal(struct gpu_fence *fence, const struct gpu_error *error)
+{
+	if (!fence)
+		return;
+	pthread_mutex_lock(&fence->lock);
+	fence->error = *error;
+	fence->done = true;
+	pthread_cond_signal(&fence->cond);
+	pthread_mutex_unlock(&fence->lock);
+}
+
+/* sched.lock held. */
+static void settle(struct gpu_queue *queue)
+{
+	struct gpu_job *job;
+
+	while ((job = queue->head) && !job->running &&
+	       (job->taken == job->count || atomic_load(&job->cancelled))) {
+		queue->head = job->next;
+		if (!queue->head)
+			queue->tail = NULL;
+		fence_signal(job->fence, &job->error);
+		free(job);
+		pthread_cond_broadcast(&queue->gpu->sched.settled);
+		if (queue->head)
+			pthread_cond_broadcast(&queue->gpu->sched.work);
+	}
+}
+
+/* sched.lock held. The next job in turn that has indices left, or NULL. */
+static struct gpu_job *pick(struct gpu_sched *sched)
+{
+	struct gpu_queue *queue = sched->turn;
+
+	if (!queue)
+		return NULL;
+	do {
+		struct gpu_job *job = queue->head;
+
+		queue = queue->next;
+		if (job && job->taken < job->count && !atomic_load(&job->cancelled)) {
+			sched->turn = queue;
+			return job;
+		}
+	} while (queue != sched->turn);
+	return NULL;
+}
+
+/* Indices [*from, *to) of sm->job. false: none now, or, having waited, stop. */
+bool gpu_sched_take(struct gpu_sm *sm, uint64_t *from, uint64_t *to, bool wait)
+{
+	struct gpu_sched *sched = &sm->gpu->sched;
+	struct gpu_job *job;
+
+	pthread_mutex_lock(&sched->lock);
+	while (!(job = pick(sched)) && wait && !sched->stop)
+		pthread_cond_wait(&sched->work, &sched->lock);
+	if (job) {
+		uint64_t left = job->count - job->taken;
+
+		job->running++;
+		*from = job->taken;
+		job->taken += job->chunk < left ? job->chunk : left;
+		*to = job->taken;
+	}
+	sm->job = job;
+	pthread_mutex_unlock(&sched->lock);
+	return job;
+}
+
+/* The chunk is over, one way or the other. */
+void gpu_sched_done(struct gpu_sm *sm)
+{
+	struct gpu_sched *sched = &sm->gpu->sched;
+
+	pthread_mutex_lock(&sched->lock);
+	sm->job->running--;
+	settle(sm->job->queue);
+	sm->job = NULL;
+	pthread_mutex_unlock(&sched->lock);
+}
+
+/* sched.lock held. The first error is the one that is told. */
+static void fail_job(struct gpu_job *job, const struct gpu_error *error)
+{
+	if (atomic_load(&job->cancelled))
+		return;
+	job->error = *error;
+	atomic_store(&job->cancelled, true);
+	atomic_fetch_add(&job->queue->gpu->count.cancelled, 1);
+}
+
+void gpu_sched_fail(struct gpu_job *job, const struct gpu_error *error)
+{
+	struct gpu_sched *sched = &job->queue->gpu->sched;
+
+	pthread_mutex_lock(&sched->lock);
+	fail_job(job, error);
+	pthread_mutex_unlock(&sched->lock);
+}
+
+/* The mirror is dead: so is everything that was submitted. */
+void gpu_sched_kill(struct gpu *gpu)
+{
+	const struct gpu_error error = {.err = -ENODEV, .text = "the mirror is dead"};
+	struct gpu_queue *queue;
+	struct gpu_job *job;
+
+	pthread_mutex_lock(&gpu->sched.lock);
+	atomic_store(&gpu->dead, true);
+	queue = gpu->sched.turn;
+	if (queue) {
+		do {
+			for (job = queue->head; job; job = job->next)
+				fail_job(job, &error);
+			settle(queue);
+			queue = queue->next;
+		} while (queue != gpu->sched.turn);
+	}
+	pthread_mutex_unlock(&gpu->sched.lock);
+}
+
+/* Verify clock at which the oldest job that is not settled was submitted. */
+uint64_t gpu_sched_oldest(struct gpu *gpu)
+{
+	uint64_t oldest = UINT64_MAX;
+	struct gpu_queue *queue;
+	struct gpu_job *job;
+
+	pthread_mutex_lock(&gpu->sched.lock);
+	queue = gpu->sched.turn;
+	if (queue) {
+		do {
+			for (job = queue->head; job; job = job->next)
+				oldest = job->begin < oldest ? job->begin : oldest;
+			queue = queue->next;
+		} while (queue != gpu->sched.turn);
+	}
+	pthread_mutex_unlock(&gpu->sched.lock);
+	return oldest;
+}
+
+int gpu_queue_create(struct gpu *gpu, struct gpu_queue **out)
+{
+	struct gpu_queue *queue = calloc(1, sizeof(*queue));
+
+	if (!queue)
+		return -ENOMEM;
+	queue->gpu = gpu;
+	queue->next = queue;
+	pthread_mutex_lock(&gpu->sched.lock);
+	if (gpu->sched.turn) {
+		queue->next = gpu->sched.turn->next;
+		gpu->sched.turn->next = queue;
+	} else {
+		gpu->sched.turn = queue;
+	}
+	pthread_mutex_unlock(&gpu->sched.lock);
+	*out = queue;
+	return 0;
+}
+
+/* sched.lock held, the queue is empty. */
+static void unlink_queue(struct gpu_queue *queue)
+{
+	struct gpu_queue *before = queue;
+
+	while (before->next != queue)
+		before = before->next;
+	before->next = queue->next;
+	if (queue->gpu->sched.turn == queue)
+		queue->gpu->sched.turn = before == queue ? NULL : queue->next;
+}
+
+void gpu_queue_destroy(struct gpu_queue *queue)
+{
+	struct gpu_sched *sched;
+
+	if (!queue)
+		return;
+	sched = &queue->gpu->sched;
+	pthread_mutex_lock(&sched->lock);
+	while (queue->head)
+		pthread_cond_wait(&sched->settled, &sched->lock);
+	unlink_queue(queue);
+	pthread_mutex_unlock(&sched->lock);
+	free(queue);
+}
+
+/* gpu_close(): nobody submits any more. */
+void gpu_sched_drain(struct gpu *gpu)
+{
+	while (gpu->sched.turn)
+		gpu_queue_destroy(gpu->sched.turn);
+}
+
+static struct gpu_fence *fence_create(void)
+{
+	struct gpu_fence *fence = calloc(1, sizeof(*fence));
+
+	if (fence) {
+		pthread_mutex_init(&fence->lock, NULL);
+		pthread_cond_init(&fence->cond, NULL);
+	}
+	return fence;
+}
+
+static void fence_destroy(struct gpu_fence *fence)
+{
+	if (!fence)
+		return;
+	pthread_cond_destroy(&fence->cond);
+	pthread_mutex_destroy(&fence->lock);
+	free(fence);
+}
+
+static void enqueue(struct gpu_queue *queue, struct gpu_job *job)
+{
+	struct gpu_sched *sched = &queue->gpu->sched;
+	const struct gpu_error dead = {.err = -ENODEV, .text = "the mirror is dead"};
+
+	pthread_mutex_lock(&sched->lock);
+	job->id = ++sched->ids;
+	if (queue->tail)
+		queue->tail->next = job;
+	else
+		queue->head = job;
+	queue->tail = job;
+	atomic_fetch_add(&queue->gpu->count.jobs, 1);
+	if (atomic_load(&queue->gpu->dead))
+		fail_job(job, &dead);
+	pthread_cond_broadcast(&sched->work);
+	settle(queue);
+	pthread_mutex_unlock(&sched->lock);
+}
+
+/* What the fence would say in a forked child, which has no SMs. */
+static int is_forked(const struct gpu *gpu)
+{
+	return gpu->pid == getpid() ? 0 : -ENODEV;
+}
+
+int gpu_submit(struct gpu_queue *queue, gpu_kernel kernel, void *arg, uint64_t count,
+	       struct gpu_fence **out)
+{
+	struct gpu *gpu = queue->gpu;
+	struct gpu_fence *fence = NULL;
+	struct gpu_job *job;
+	int err;
+
+	if (!kernel)
+		return -EINVAL;
+	job = calloc(1, sizeof(*job));
+	if (out)
+		fence = fence_create();
+	err = !job || (out && !fence) ? -ENOMEM : 0;
+	if (!err) {
+		*job = (struct gpu_job){.queue = queue, .kernel = kernel, .arg = arg,
+					.count = count, .fence = fence};
+		job->chunk = count / (gpu->sms * CHUNKS_PER_SM) + 1;
+		if (job->chunk > CHUNK_MAX)
+			job->chunk = CHUNK_MAX;
+		/* Before the fence: a mark below it is a change that the fence covers. */
+		job->begin = gpu_verify_tick(gpu);
+		err = gpu->naive ? is_forked(gpu) : hmm_notifier_fence(gpu->notifier);
+	}
+	if (err) {
+		fence_destroy(fence);
+		free(job);
+		return err;
+	}
+	if (out)
+		*out = fence; /* before anybody can see the job */
+	enqueue(queue, job);
+	return 0;
+}
+
+int gpu_wait(struct gpu_fence *fence, struct gpu_error *error)
+{
+	int err;
+
+	pthread_mutex_lock(&fence->lock);
+	while (!fence->done)
+		pthread_cond_wait(&fence->cond, &fence->lock);
+	pthread_mutex_unlock(&fence->lock);
+	err = fence->error.err;
+	if (error)
+		*error = fence->error;
+	fence_destroy(fence);
+	return err;
+}

@@ -1,0 +1,23 @@
+#!/bin/sh
+# SPDX-License-Identifier: LGPL-2.1-or-later OR BSD-2-Clause
+# Configure (once) and build: build.sh DIRECTORY [MESON OPTION...]
+# The tests are configured when cmocka is there (make check installs it).
+set -eu
+
+dir=$1
+shift
+tests=false
+pkg-config --exists cmocka && tests=true
+
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+if [ ! -f "$dir/build.ninja" ]; then
+	meson setup "$dir" "-Dtests=$tests" "$@" >"$log" 2>&1 || { cat "$log" >&2; exit 1; }
+elif [ "$tests" = true ]; then
+	meson configure "$dir" -Dtests=true >"$log" 2>&1 || { cat "$log" >&2; exit 1; }
+fi
+if [ -t 1 ]; then
+	ninja -C "$dir"
+else
+	ninja -C "$dir" >"$log" 2>&1 || { cat "$log" >&2; exit 1; }
+fi

@@ -1,0 +1,373 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later OR BSD-2-Clause */
+/*
+ * test_os_maps - mappings, files, pages and attached processes through the live table
+ * (src/os), on the running kernel.
+ */
+#include "os_test.h"
+
+static const struct os_ops *os;
+
+/* ---- mappings ---- */
+
+/* All but name and kind, field by field: padding is anything. */
+static bool same(const struct os_vma *a, const struct os_vma *b)
+{
+	return a->start == b->start && a->end == b->end && a->prot == b->prot &&
+	       a->shared == b->shared && a->page_size == b->page_size &&
+	       a->offset == b->offset && a->inode == b->inode &&
+	       a->dev_major == b->dev_major && a->dev_minor == b->dev_minor;
+}
+
+static void expect_vma(const struct os_mm *mm, const void *p, enum os_vma_kind kind, int prot,
+		       bool shared)
+{
+	struct os_vma vma, fast;
+
+	assert_int_equal(os->vma_find(mm, (uintptr_t)p, &vma), 0);
+	assert_true(vma.start <= (uintptr_t)p && (uintptr_t)p < vma.end);
+	assert_int_equal(vma.kind, kind);
+	assert_int_equal(vma.prot, prot);
+	assert_int_equal(vma.shared, shared);
+	assert_int_equal(os->vma_find_fast(mm, (uintptr_t)p, &fast), 0);
+	assert_int_equal(fast.kind, vma.inode ? OS_VMA_FILE : OS_VMA_ANON);
+	assert_string_equal(fast.name, "");
+	assert_true(same(&fast, &vma));
+}
+
+static int set_hugepages(int n)
+{
+	FILE *f = fopen("/proc/sys/vm/nr_hugepages", "r+");
+	int before = -1;
+
+	if (!f || fscanf(f, "%d", &before) != 1)
+		return -1;
+	rewind(f);
+	fprintf(f, "%d\n", n);
+	fclose(f);
+	return before;
+}
+
+static void test_vma_kinds(void **state)
+{
+	size_t huge = 2 << 20;
+	int zero = open("/dev/zero", O_RDWR), mfd = memfd_create("x", 0);
+	int id = shmget(IPC_PRIVATE, PAGE, IPC_CREAT | 0600), had = set_hugepages(4);
+	struct os_mm mm;
+	struct os_vma vma;
+	char *p = anon(3), *sysv;
+
+	assert_int_equal(os->mm_open(&mm, 0), 0);
+	mprotect(p + PAGE, PAGE, PROT_NONE);
+	expect_vma(&mm, p, OS_VMA_ANON, RW, false);
+	expect_vma(&mm, p + PAGE, OS_VMA_ANON, PROT_NONE, false);
+	assert_ptr_not_equal(sbrk((intptr_t)PAGE), (void *)-1);
+	expect_vma(&mm, (char *)sbrk(0) - 1, OS_VMA_HEAP, RW, false);
+	expect_vma(&mm, __builtin_frame_address(0), OS_VMA_STACK, RW, false);
+	expect_vma(&mm, (void *)(uintptr_t)&test_vma_kinds, OS_VMA_FILE, PROT_READ | PROT_EXEC,
+		   false);
+	expect_vma(&mm, mmap(NULL, PAGE, RW, MAP_SHARED | MAP_ANONYMOUS, -1, 0), OS_VMA_SHMEM,
+		   RW, true);
+	expect_vma(&mm, mmap(NULL, PAGE, RW, MAP_PRIVATE, zero, 0), OS_VMA_ANON, RW, false);
+	expect_vma(&mm, mmap(NULL, PAGE, RW, MAP_SHARED, zero, 0), OS_VMA_SHMEM, RW, true);
+	expect_vma(&mm, mmap(NULL, PAGE, RW, MAP_SHARED, mfd, 0), OS_VMA_SHMEM, RW, true);
+	expect_vma(&mm, file_map("/tmp/test_os.kind", 2, PROT_READ, MAP_SHARED), OS_VMA_FILE,
+		   PROT_READ, true);
+	sysv = shmat(id, NULL, 0);
+	expect_vma(&mm, sysv, OS_VMA_SYSV, RW, true);
+	p = mmap(NULL, huge, RW, MAP_PRIVATE | MAP_ANONYMOUS | MAP_HUGETLB, -1, 0);
+	if (p != MAP_FAILED) {
+		expect_vma(&mm, p, OS_VMA_HUGETLB, RW, false);
+		os->vma_find(&mm, (uintptr_t)p, &vma);
+		assert_int_equal(vma.page_size, huge);
+		munmap(p, huge);
+	} else {
+		fprintf(stderr, "skip: no hugetlb pages\n");
+	}
+	assert_int_equal(os->vma_find(&mm, 0, &vma), 0); /* the next above */
+	while (!os->vma_find(&mm, vma.end, &vma)) {
+		if (strstr(vma.name, "[v"))
+			assert_int_equal(vma.kind, OS_VMA_SPECIAL);
+		assert_true(vma.end < (uintptr_t)1 << 56); /* never the kernel's half */
+	}
+	assert_int_equal(os->vma_find(&mm, UINTPTR_MAX, &vma), -ENOENT);
+	if (had >= 0)
+		set_hugepages(had);
+	shmdt(sysv);
+	shmctl(id, IPC_RMID, NULL);
+	close(zero);
+	close(mfd);
+	unlink("/tmp/test_os.kind");
+	os->mm_close(&mm);
+	assert_int_equal(mm.maps_fd, -1);
+}
+
+static void test_mm_descriptors_lost(void **state)
+{
+	struct os_run run;
+	struct os_vma vma;
+	struct os_mm mm;
+	uintptr_t next;
+	char *p = anon(1);
+	int fd = open("/dev/null", O_RDONLY);
+
+	*p = 1;
+	assert_int_equal(os->mm_open(&mm, 0), 0);
+	assert_true(mm.maps_fd >= 128 && mm.pagemap_fd >= 128);
+	for (int round = 0; round < 2; round++) {
+		assert_int_equal(os->vma_find(&mm, (uintptr_t)p, &vma), 0);
+		assert_int_equal(os->vma_find_fast(&mm, (uintptr_t)p, &vma), 0);
+		assert_int_equal(os->scan(&mm, (uintptr_t)p, (uintptr_t)p + PAGE, 0, &run, 1,
+					  &next), 1);
+		assert_int_equal(run.flags, OS_PAGE_PRESENT);
+		dup2(fd, mm.maps_fd); /* somebody else's now */
+		close(mm.pagemap_fd);
+	}
+	fcntl(fd, F_DUPFD, 0);
+	os->mm_close(&mm);
+	assert_int_equal(fcntl(fd, F_GETFD), 0);
+	munmap(p, PAGE);
+	close(fd);
+}
+
+static void test_file(void **state)
+{
+	const char *path = "/tmp/test_os.file", *other = "/tmp/test_os.other";
+	char *p = file_map(path, 4, RW, MAP_SHARED), *q = anon(1);
+	struct os_mm mm;
+	struct os_vma vma;
+
+	assert_int_equal(os->mm_open(&mm, 0), 0);
+	os->vma_find(&mm, (uintptr_t)p, &vma);
+	assert_string_equal(vma.name, path);
+	assert_false(os->vma_is_dax(&mm, &vma));
+	assert_int_equal(os->vma_file_size(&mm, &vma), 4 * PAGE);
+	assert_int_equal(truncate(path, 100), 0);
+	assert_int_equal(os->vma_file_size(&mm, &vma), 100);
+	munmap(file_map(other, 9, RW, MAP_SHARED), 9 * PAGE);
+	rename(other, path); /* the path means another file now */
+	assert_int_equal(os->vma_file_size(&mm, &vma), 100);
+	unlink(path);
+	os->vma_find(&mm, (uintptr_t)p, &vma);
+	assert_non_null(strstr(vma.name, "(deleted)"));
+	assert_int_equal(os->vma_file_size(&mm, &vma), 100);
+	os->vma_find(&mm, (uintptr_t)q, &vma);
+	assert_int_equal(os->vma_file_size(&mm, &vma), -ENOENT);
+	strcpy(vma.name, "/dev/dax0.0");
+	assert_true(os->vma_is_dax(&mm, &vma));
+	os->mm_close(&mm);
+	munmap(p, 4 * PAGE);
+	munmap(q, PAGE);
+}
+
+static void test_attached(void **state)
+{
+	int go[2], status;
+	uint64_t *p = (void *)anon(4), value = 0;
+	struct os_run runs[4];
+	struct os_vma vma;
+	struct os_mm mm;
+	uintptr_t next, at = (uintptr_t)p;
+	pid_t pid;
+
+	assert_int_equal(os->mm_open(&mm, 0x3ffffff), -ESRCH);
+	assert_int_equal(pipe(go), 0);
+	*p = 1;
+	pid = fork();
+	if (!pid) {
+		*p = 42;
+		mprotect((char *)p + PAGE, PAGE, PROT_NONE);
+		if (write(go[1], "", 1) == 1)
+			pause();
+		_exit(0);
+	}
+	assert_int_equal(read(go[0], &value, 1), 1);
+	assert_int_equal(os->mm_open(&mm, pid), 0);
+	assert_int_equal(os->vma_find(&mm, at, &vma), 0);
+	assert_int_equal(vma.end, at + PAGE);
+	assert_int_equal(os->scan(&mm, at, at + 4 * PAGE, OS_SCAN_POPULATED, runs, 4, &next), 1);
+	assert_int_equal(runs[0].end, at + PAGE);
+	assert_int_equal(os->copy_from(&mm, &value, at, 8), 0);
+	assert_int_equal(value, 42);
+	value = 43;
+	assert_int_equal(os->copy_to(&mm, at + PAGE - 8, &value, 8), 0);
+	assert_int_equal(os->copy_to(&mm, at + PAGE - 4, &value, 8), -EFAULT);
+	assert_int_equal(*p, 1);
+	kill(pid, SIGKILL);
+	waitpid(pid, &status, 0);
+	assert_int_equal(os->vma_find(&mm, at, &vma), -ESRCH);
+	assert_int_equal(os->copy_from(&mm, &value, at, 8), -ESRCH);
+	assert_int_equal(os->scan(&mm, at, at + PAGE, 0, runs, 4, &next), -ESRCH);
+	os->mm_close(&mm);
+	close(go[0]);
+	close(go[1]);
+	munmap(p, 4 * PAGE);
+}
+
+/* ---- pages ---- */
+
+static void test_scan(void **state)
+{
+	char *p = anon(600), *thp, *file = file_map("/tmp/test_os.scan", 2, RW, MAP_SHARED);
+	uintptr_t at = (uintptr_t)p, next;
+	struct os_run runs[300];
+	struct os_mm mm;
+	size_t huge = 2 << 20;
+
+	assert_int_equal(os->mm_open(&mm, 0), 0);
+	madvise(p, 600 * PAGE, MADV_NOHUGEPAGE);
+	for (int i = 0; i < 600; i += 2)
+		p[(size_t)i * PAGE] = 1;
+	(void)*(volatile char *)(p + PAGE);
+	assert_int_equal(os->scan(&mm, at, at + 600 * PAGE, OS_SCAN_POPULATED, runs, 300, &next),
+			 300);
+	assert_int_equal(runs[0].start, at);
+	assert_int_equal(runs[0].flags, OS_PAGE_PRESENT);
+	assert_int_equal(runs[1].flags, OS_PAGE_PRESENT | OS_PAGE_ZERO);
+	assert_int_equal(runs[299].end, at + 597 * PAGE);
+	assert_in_range(next, at + 597 * PAGE, at + 598 * PAGE); /* full: go on from here */
+	assert_int_equal(os->scan(&mm, next, at + 600 * PAGE, OS_SCAN_POPULATED, runs, 300,
+				  &next), 1);
+	assert_int_equal(next, at + 600 * PAGE);
+	/* In small steps: the same, and a run is not cut where it need not be. */
+	memset(p, 1, 600 * PAGE);
+	assert_int_equal(os->scan(&mm, at, at + 600 * PAGE, 0, runs, 1, &next), 1);
+	assert_int_equal(runs[0].end, at + 600 * PAGE);
+
+	file[0] = 1;
+	assert_int_equal(os->scan(&mm, (uintptr_t)file, (uintptr_t)file + PAGE, 0, runs, 1, &next),
+			 1);
+	assert_int_equal(runs[0].flags, OS_PAGE_PRESENT | OS_PAGE_FILE);
+	thp = mmap(NULL, 2 * huge, RW, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	thp = (char *)(((uintptr_t)thp + huge - 1) & ~(huge - 1));
+	if (!madvise(thp, huge, MADV_HUGEPAGE)) {
+		*thp = 1;
+		os->scan(&mm, (uintptr_t)thp, (uintptr_t)thp + huge, 0, runs, 4, &next);
+		if (runs[0].flags != (OS_PAGE_PRESENT | OS_PAGE_HUGE))
+			fprintf(stderr, "skip: no transparent huge page was given\n");
+	}
+	assert_int_equal(os->scan(&mm, at, at, 0, runs, 1, &next), -EINVAL);
+	os->mm_close(&mm);
+	munmap(p, 600 * PAGE);
+	munmap(file, 2 * PAGE);
+	unlink("/tmp/test_os.scan");
+}
+
+static int fill(char *p, size_t pages, bool write)
+{
+	return os->populate((uintptr_t)p, (uintptr_t)p + pages * PAGE, write);
+}
+
+static void test_populate(void **state)
+{
+	char *p = anon(8), *file = file_map("/tmp/test_os.pop", 64, RW, MAP_SHARED);
+	struct os_run runs[8];
+	struct os_mm mm;
+	uintptr_t next;
+
+	madvise(file, 64 * PAGE, MADV_RANDOM);
+	assert_int_equal(os->mm_open(&mm, 0), 0);
+	assert_int_equal(fill(p, 2, true), 0);
+	assert_int_equal(os->scan(&mm, (uintptr_t)p, (uintptr_t)p + 8 * PAGE, OS_SCAN_POPULATED,
+				  runs, 8, &next), 1);
+	assert_int_equal(runs[0].end, (uintptr_t)p + 2 * PAGE);
+	mprotect(p, PAGE, PROT_NONE);
+	assert_int_equal(fill(p, 1, false), -EFAULT);
+	mprotect(p, PAGE, PROT_READ);
+	assert_int_equal(fill(p, 1, false), 0);
+	assert_int_equal(fill(p, 1, true), -EFAULT);
+	munmap(p + 7 * PAGE, PAGE);
+	assert_int_equal(fill(p + 4 * PAGE, 4, false), -ENOMEM);
+	assert_int_equal(truncate("/tmp/test_os.pop", 32 * (off_t)PAGE), 0);
+	assert_int_equal(fill(file + 32 * PAGE, 1, false), -EFAULT);
+
+	/* Only what the page cache has: two stretches (without read-around). */
+	assert_int_equal(fill(file, 4, true), 0);
+	assert_int_equal(fill(file + 8 * PAGE, 2, true), 0);
+	madvise(file, 64 * PAGE, MADV_DONTNEED);
+	os->populate_resident((uintptr_t)file, (uintptr_t)file + 64 * PAGE);
+	assert_int_equal(os->scan(&mm, (uintptr_t)file, (uintptr_t)file + 64 * PAGE,
+				  OS_SCAN_POPULATED, runs, 8, &next), 2);
+	assert_int_equal(runs[0].end, (uintptr_t)file + 4 * PAGE);
+	assert_int_equal(runs[1].start, (uintptr_t)file + 8 * PAGE);
+	assert_int_equal(runs[1].end, (uintptr_t)file + 10 * PAGE);
+	os->mm_close(&mm);
+	munmap(p, 7 * PAGE);
+	munmap(file, 64 * PAGE);
+	unlink("/tmp/test_os.pop");
+}
+
+/* Run again without PROCMAP_QUERY: maps' text says the same as the ioctl, of every VMA. */
+static void same_by_text(void)
+{
+	int fd = open("/proc/self/maps", O_RDONLY);
+	unsigned count = 0, huge = 0;
+	struct os_vma text, call;
+	uintptr_t at = 0;
+	struct os_mm mm;
+	int err;
+
+	set_hugepages(4);
+	mmap(NULL, 2 << 20, RW, MAP_PRIVATE | MAP_ANONYMOUS | MAP_HUGETLB, -1, 0);
+	NEED(mmap(NULL, PAGE, RW, MAP_SHARED | MAP_ANONYMOUS, -1, 0) != MAP_FAILED);
+	NEED(mmap(NULL, PAGE, RW, MAP_SHARED, memfd_create("a b  c", 0), 0) != MAP_FAILED);
+	NEED(mmap(NULL, PAGE, PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0) != MAP_FAILED);
+	NEED(!feature_procmap_query() && !os->mm_open(&mm, 0));
+	for (;; at = call.end, count++) {
+		char name[4096] = "";
+
+		err = os->vma_find(&mm, at, &text);
+		NEED(err == procmap_query(fd, at, &call, name, sizeof(name)));
+		if (err)
+			break;
+		huge += text.page_size > PAGE;
+		NEED(!memcmp(text.name, name, strlen(name) + 1));
+		NEED(same(&text, &call));
+		NEED(!os->vma_find_fast(&mm, at, &text) && text.kind == call.kind);
+		NEED(same(&text, &call) && !text.name[0]);
+	}
+	NEED(err == -ENOENT && count > 20);
+	set_hugepages(0);
+	fprintf(stderr, "compared %u mappings, %u of huge pages\n", count, huge);
+}
+
+static void kinds_by_text(void)
+{
+	test_vma_kinds(NULL);
+}
+
+static void attached_by_text(void)
+{
+	test_attached(NULL);
+}
+
+static const struct itself table[] = {
+	{ "same", same_by_text },
+	{ "kinds", kinds_by_text },
+	{ "attached", attached_by_text },
+	{ NULL, NULL },
+};
+
+static void test_without_query(void **state)
+{
+	assert_int_equal(in_itself("procmap_query", "same"), 0);
+	assert_int_equal(in_itself("procmap_query", "kinds"), 0);
+	assert_int_equal(in_itself("procmap_query", "attached"), 0);
+}
+
+int main(int argc, char **argv)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_vma_kinds),
+		cmocka_unit_test(test_mm_descriptors_lost),
+		cmocka_unit_test(test_file),
+		cmocka_unit_test(test_attached),
+		cmocka_unit_test(test_scan),
+		cmocka_unit_test(test_populate),
+		cmocka_unit_test(test_without_query),
+	};
+
+	alarm(60);
+	os = os_live();
+	itself_run(argc, argv, table);
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

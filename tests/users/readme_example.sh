@@ -1,0 +1,23 @@
+#!/bin/sh
+# SPDX-License-Identifier: LGPL-2.1-or-later OR BSD-2-Clause
+# The program in README.md compiles as it stands there, and runs.
+# readme_example.sh SOURCE_ROOT BUILD_ROOT COMPILER
+set -eu
+
+root=$1 build=$2 cc=$3
+dir=$(mktemp -d)
+trap 'rm -rf "$dir"' EXIT
+
+awk '/^```c$/ { on = 1; next } /^```$/ { on = 0 } on' "$root/README.md" >"$dir/list.c"
+[ -s "$dir/list.c" ] || { echo "README.md has no program"; exit 1; }
+# What pkg-config would say of an installed uhmm-gpu.
+"$cc" -Wall -Wextra -Wno-unused-parameter -Werror "$dir/list.c" -o "$dir/list" \
+	"-I$root/include" "-L$build" -luhmm-gpu -luhmm "-Wl,-rpath,$build"
+said=$("$dir/list")
+echo "$said"
+if [ "$said" = "the device counts 5050" ]; then
+	echo "1 passed, 0 failed, 0 skipped"
+else
+	echo "0 passed, 1 failed, 0 skipped"
+	exit 1
+fi
