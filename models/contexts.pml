@@ -15,28 +15,48 @@
 #define TURNS 3		/* of all devices together: a use or a fault */
 #endif
 #ifndef CHANGES
-#define CHANGES 3
+#define CHANGES 2
 #endif
 #define NONE 2		/* no context; the contexts are 0 and 1 */
 
 /* ---- the kernel ---- */
 byte gen = 1;		/* of what is mapped */
-byte on = 0;		/* which context has the VMA */
+byte on = NONE;		/* which context has the VMA */
 byte unread[2];		/* changes of a context whose message is not handed over */
 
 /* ---- the library ---- */
 byte queued[2];		/* handed to the worker, not yet done */
-byte entry = 0;		/* the map: which context to ask */
+byte entry = NONE;		/* the map: which context to ask */
 bool moved[2];		/* the queued change is a REMAP to the page: claim it afterwards */
 byte nseq = 0;
 bool register_lock = false;
-bool map_lock = false;
 
 /* ---- the driver ---- */
-byte table = 1;
+byte table = 0;
 
 inline lock(l) { atomic { !l -> l = true } }
 inline unlock(l) { l = false }
+
+/* UFFDIO_REGISTER (EBUSY when the other context has it) and entering, under the map's lock. */
+inline try(ctx) {
+	atomic {
+		ok = on == NONE || on == ctx;
+		if
+		:: ok ->
+			on = ctx;
+#ifndef MUT_ENTER_LATE
+			entry = ctx
+#endif
+		:: else
+		fi
+	};
+#ifdef MUT_ENTER_LATE
+	if
+	:: ok -> entry = ctx
+	:: else
+	fi
+#endif
+}
 
 active proctype reader()
 {
@@ -48,30 +68,19 @@ end:	do
 
 /* Erase what is this context's, raise, call back; then claim for it what was moved here. */
 inline deliver(c) {
-	lock(map_lock);
-	atomic {
-		if
-		:: entry == c -> entry = NONE
-		:: else
-		fi;
-		unlock(map_lock)
-	};
+	if
+	:: entry == c -> entry = NONE
+	:: else
+	fi;
 	nseq++;
-	table = 0;
-	atomic { claim = moved[c]; moved[c] = false };
+	atomic { table = 0; claim = moved[c]; moved[c] = false };
 	if
 	:: claim ->
 		lock(register_lock);
 		if
-		:: on == c && entry == NONE ->
-			lock(map_lock);
-			atomic {
-				if
-				:: on == c -> entry = c
-				:: else
-				fi;
-				unlock(map_lock)
-			}
+		:: entry == NONE ->
+			try(c);
+			ok = false
 		:: else
 		fi;
 		unlock(register_lock)
@@ -82,7 +91,7 @@ inline deliver(c) {
 
 active proctype worker()
 {
-	bool claim;
+	bool claim, ok;
 
 end:	do
 	:: queued[0] -> deliver(0)
@@ -98,33 +107,6 @@ inline fence() {
 	:: c == 1 -> !unread[1] && !queued[1]; !queued[0]
 	:: else -> !queued[0]; !queued[1]
 	fi
-}
-
-/* UFFDIO_REGISTER: EBUSY when the other context has it. */
-inline try(ctx) {
-#ifndef MUT_ENTER_LATE
-	lock(map_lock);
-#endif
-	atomic {
-		if
-		:: on == NONE || on == ctx -> on = ctx; ok = true
-		:: else -> ok = false
-		fi
-	};
-#ifdef MUT_ENTER_LATE
-	if
-	:: ok -> lock(map_lock); entry = ctx; unlock(map_lock)
-	:: else
-	fi
-#else
-	atomic {
-		if
-		:: ok -> entry = ctx
-		:: else
-		fi;
-		unlock(map_lock)
-	}
-#endif
 }
 
 inline fault() {

@@ -47,6 +47,15 @@ struct dax_file {
 	bool dax;
 };
 
+/*
+ * What the worker has last taken out of the map: gone from there before the notifiers know.
+ * (Both ends of a REMAP.) Stale when they do; then waiting for it costs nothing.
+ */
+struct leaving {
+	unsigned ctx;
+	uintptr_t start[2], end[2];
+};
+
 /* One userfaultfd context's gate. Its os_ctx is hmm->os_ctx[i]. */
 struct gate {
 	/* Odd from before the reader reads messages until it has pushed them. */
@@ -76,9 +85,10 @@ struct hmm {
 	_Atomic bool draining;
 
 	struct lock register_lock;
-	struct lock vmas_lock; /* protects vmas, sysv, dax */
+	struct lock vmas_lock; /* protects vmas, leaving, sysv, dax */
 	struct dax_file dax[DAX_FILES];
-	struct rangemap vmas;  /* ids 0; value: vma_value() */
+	struct rangemap vmas;  /* ids 0 */
+	struct leaving leaving;
 	/* An entry was lost for want of memory: every context is asked, every record counts. */
 	_Atomic bool map_lost;
 	size_t sysv;	       /* entries of SysV segments, which leave without a message */
@@ -132,9 +142,15 @@ bool vmas_overlap(struct hmm *hmm, uintptr_t start, uintptr_t end);
 /* The first entry that overlaps. */
 bool vmas_next(struct hmm *hmm, uintptr_t start, uintptr_t end, struct mirrored *out);
 void vmas_set_prot(struct hmm *hmm, uintptr_t start, uintptr_t end, int prot);
-/* Bit c: context c has a VMA in the range. *check: the fence must look at it (sysv, or
- * there is no perf). Both 0: nothing there is mirrored. */
-unsigned vmas_contexts(struct hmm *hmm, uintptr_t start, uintptr_t end, bool *check);
+/* The worker's vmas_erase(): a fence of the ranges waits for the event that took them out. */
+void vmas_leave(struct hmm *hmm, const struct leaving *leaving);
+/* What a fence of a range has to do; bit c is for context c. */
+struct to_fence {
+	unsigned probe; /* has a VMA there: fence it */
+	unsigned wait;	/* had one there a moment ago: wait for what it has pushed */
+	bool compare;	/* look at the mappings: SysV, or there is no perf */
+};
+struct to_fence vmas_to_fence(struct hmm *hmm, uintptr_t start, uintptr_t end);
 
 /* ---- reader.c, worker.c ---- */
 void *reader_main(void *hmm);

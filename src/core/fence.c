@@ -65,8 +65,8 @@ static int look_quiet(struct hmm *hmm, unsigned i)
 }
 
 /*
- * Step 4, also for a context that the map does not name: the worker takes an entry out
- * before it tells the notifiers, so that a missing entry may be one whose event is on its way.
+ * Step 4, also for a context whose entry has just left: the worker takes it out of the map
+ * before it tells the notifiers.
  */
 static int wait_pushed(struct hmm *hmm, unsigned i)
 {
@@ -129,19 +129,22 @@ int fence_clear(struct hmm *hmm, unsigned mask, uintptr_t start, uintptr_t end)
 
 int fence_range(struct hmm *hmm, uintptr_t start, uintptr_t end)
 {
-	unsigned mask, storm = 0;
-	bool check;
+	struct to_fence to = vmas_to_fence(hmm, start, end);
+	unsigned storm = 0;
 
-	mask = vmas_contexts(hmm, start, end, &check);
 	for (unsigned i = 0; i < CONTEXTS; i++) {
-		int err = mask >> i & 1 ? fence_context(hmm, i) : wait_pushed(hmm, i);
+		int err = 0;
 
+		if (to.probe >> i & 1)
+			err = fence_context(hmm, i);
+		else if (to.wait >> i & 1)
+			err = wait_pushed(hmm, i);
 		if (err == -EAGAIN)
 			storm |= 1u << i;
 		else if (err)
 			return err;
 	}
-	if (check)
+	if (to.compare)
 		records_compare(hmm, start, end);
 	records_drain(hmm);
 	if (storm) {

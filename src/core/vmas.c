@@ -93,19 +93,32 @@ static int add(struct hmm *hmm, const struct mirrored *m)
  * Take context `ctx`'s entries out of a range. When a cut in the middle finds no
  * memory the entry stays: too much is registered then, never too little.
  */
-void vmas_erase(struct hmm *hmm, unsigned ctx, uintptr_t start, uintptr_t end)
+static void erase_of(struct hmm *hmm, unsigned ctx, uintptr_t start, uintptr_t end)
 {
 	struct range_entry e;
-	bool more;
+	bool more = rangemap_first(&hmm->vmas, start, end, &e);
 
-	lock_take(&hmm->vmas_lock);
-	more = rangemap_first(&hmm->vmas, start, end, &e);
 	while (more) {
 		if ((e.value & VALUE_CTX) == ctx)
 			erase_locked(hmm, e.start > start ? e.start : start,
 				     e.end < end ? e.end : end);
 		more = rangemap_next(&hmm->vmas, start, end, &e, &e);
 	}
+}
+
+void vmas_erase(struct hmm *hmm, unsigned ctx, uintptr_t start, uintptr_t end)
+{
+	lock_take(&hmm->vmas_lock);
+	erase_of(hmm, ctx, start, end);
+	lock_drop(&hmm->vmas_lock);
+}
+
+void vmas_leave(struct hmm *hmm, const struct leaving *leaving)
+{
+	lock_take(&hmm->vmas_lock);
+	for (unsigned i = 0; i < 2; i++)
+		erase_of(hmm, leaving->ctx, leaving->start[i], leaving->end[i]);
+	hmm->leaving = *leaving;
 	lock_drop(&hmm->vmas_lock);
 }
 
@@ -147,30 +160,38 @@ void vmas_set_prot(struct hmm *hmm, uintptr_t start, uintptr_t end, int prot)
 	}
 }
 
-unsigned vmas_contexts(struct hmm *hmm, uintptr_t start, uintptr_t end, bool *check)
+/* Under vmas_lock. Of a long list the contexts in use say the same, or a little more. */
+static void find_contexts(struct hmm *hmm, uintptr_t start, uintptr_t end, struct to_fence *to)
 {
-	unsigned mask = 0, seen = 0;
 	struct range_entry e;
-	bool more;
+	bool more = rangemap_first(&hmm->vmas, start, end, &e);
 
-	*check = false;
-	lock_take(&hmm->vmas_lock);
-	more = rangemap_first(&hmm->vmas, start, end, &e);
-	/* Of a long list the contexts in use say the same, or a little more. */
-	for (; more && seen < 64; seen++) {
-		mask |= 1u << (e.value & VALUE_CTX);
-		*check |= !!(e.value & VALUE_SYSV);
+	for (unsigned seen = 0; more && seen < 64; seen++) {
+		to->probe |= 1u << (e.value & VALUE_CTX);
+		to->compare |= !!(e.value & VALUE_SYSV);
 		more = rangemap_next(&hmm->vmas, start, end, &e, &e);
 	}
-	if (more || hmm->map_lost) {
-		for (unsigned i = 0; i < CONTEXTS; i++)
-			if (hmm->gate[i].vmas || hmm->map_lost)
-				mask |= 1u << i;
-		*check |= hmm->sysv != 0;
-	}
+	if (!more && !hmm->map_lost)
+		return;
+	for (unsigned i = 0; i < CONTEXTS; i++)
+		if (hmm->gate[i].vmas || hmm->map_lost)
+			to->probe |= 1u << i;
+	to->compare |= hmm->sysv != 0;
+}
+
+struct to_fence vmas_to_fence(struct hmm *hmm, uintptr_t start, uintptr_t end)
+{
+	const struct leaving *leaving = &hmm->leaving;
+	struct to_fence to = { 0 };
+
+	lock_take(&hmm->vmas_lock);
+	find_contexts(hmm, start, end, &to);
+	for (unsigned i = 0; i < 2; i++)
+		if (leaving->start[i] < end && leaving->end[i] > start)
+			to.wait = 1u << leaving->ctx;
 	lock_drop(&hmm->vmas_lock);
-	*check |= mask && !hmm->perf;
-	return mask;
+	to.compare |= to.probe && !hmm->perf;
+	return to;
 }
 
 enum overlap { NOTHING, ONE_CONTEXT, SEVERAL_CONTEXTS };
@@ -306,8 +327,9 @@ static int mirror_moved(struct hmm *hmm, struct mirrored *m)
 }
 
 /*
- * Register a VMA whole. 0; -EOPNOTSUPP somebody else's userfaultfd has it; -EINVAL it
- * changed, look again (or it is of a kind that is refused); -ENOMEM; -ENODEV.
+ * Register a VMA whole. 0; -EOPNOTSUPP the kernel does not give it, or somebody else's
+ * userfaultfd has it; -EINVAL it changed, look again (or it is of a kind that is refused);
+ * -ENOMEM; -ENODEV.
  */
 int vmas_mirror(struct hmm *hmm, const struct os_vma *vma)
 {
@@ -330,7 +352,8 @@ int vmas_mirror(struct hmm *hmm, const struct os_vma *vma)
 		if (err == -EBUSY && overlap != NOTHING)
 			err = mirror_moved(hmm, &m);
 	} while (err == -EBUSY && wait_for_parent(hmm, &waited));
-	return err == -EBUSY ? -EOPNOTSUPP : err;
+	/* -EPERM: a shared mapping of a file that was opened for reading only. */
+	return err == -EBUSY || err == -EPERM ? -EOPNOTSUPP : err;
 }
 
 /* Is the first page's VMA registered WP_ASYNC, by anybody? The registration token. */

@@ -83,18 +83,21 @@ static void tell_remap(struct hmm *hmm, const struct event *e)
 static void deliver(struct hmm *hmm, unsigned ctx, const struct event *e)
 {
 	uintptr_t to_end = e->to + (e->end - e->start);
+	struct leaving leaving = { .ctx = ctx, .start = { e->start }, .end = { e->end } };
 
 	switch (e->kind) {
 	case EVENT_UNMAP:
-		vmas_erase(hmm, ctx, e->start, e->end);
+		if (ctx < CONTEXTS)
+			vmas_leave(hmm, &leaving);
 		tell(hmm, HMM_EVENT_UNMAP, e->start, e->end);
 		break;
 	case EVENT_CLEAR:
 		tell(hmm, HMM_EVENT_CLEAR, e->start, e->end);
 		break;
 	case EVENT_REMAP:
-		vmas_erase(hmm, ctx, e->start, e->end);
-		vmas_erase(hmm, ctx, e->to, to_end);
+		leaving.start[1] = e->to;
+		leaving.end[1] = to_end;
+		vmas_leave(hmm, &leaving);
 		tell_remap(hmm, e);
 		vmas_claim(hmm, ctx, e->to, to_end);
 		vmas_claim(hmm, ctx, e->start, e->end);

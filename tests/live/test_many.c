@@ -120,11 +120,20 @@ static size_t most_vmas(void)
 	return most < VMAS + VMAS_KEPT ? most < VMAS_KEPT ? 0 : most - VMAS_KEPT : VMAS;
 }
 
+/*
+ * How many of the pages a device looks at: all, but for the gpu. At each fault it looks at
+ * the mappings of the 2 MiB around, here 512 of them: 0.75 ms a fault, 45 s for all.
+ */
+static size_t stride(const struct device *dev)
+{
+	return dev->driver == &live_drivers[1] ? 8 : 1;
+}
+
 static enum verdict check_some(struct device *dev, char *at, size_t n)
 {
 	char byte = 1;
 
-	for (size_t i = 0; i < 3000; i++) {
+	for (size_t i = 0; i < 4000 / stride(dev); i++) {
 		size_t p = i * 104729 % n;
 
 		EXPECT((unsigned char)at[p * PAGE], device_byte(dev, at + p * PAGE));
@@ -147,7 +156,7 @@ static enum verdict mappings(const void *arg)
 	for (size_t i = 1; i < n; i += 2)
 		SYS(mprotect(at + i * PAGE, PAGE, PROT_READ));
 	EXPECT(0, device_open(arg, &dev));
-	for (size_t i = 0; i < n; i++)
+	for (size_t i = 0; i < n; i += stride(&dev))
 		EXPECT((unsigned char)(i * 31), device_byte(&dev, at + i * PAGE));
 	TRY(check_some(&dev, at, n));
 	SYS(munmap(at + n / 4 * PAGE, n / 4 * PAGE));

@@ -113,7 +113,7 @@ unsigned device_told(const struct device *device)
 void device_floor(struct device_floor *floor)
 {
 	floor->stamp = fake.stamp;
-	for (unsigned i = 0; i < FAKE_PAGES; i++) {
+	for (unsigned i = 0; i < fake.pages; i++) {
 		floor->page[i].mapped = fake.page[i].mapped;
 		floor->page[i].prot = fake.page[i].prot;
 		floor->page[i].identity = fake.page[i].identity;
@@ -133,7 +133,7 @@ static bool is_stale(const struct device_entry *e, const struct device_floor *fl
 
 int device_stale(const struct device *device, const struct device_floor *floor)
 {
-	for (unsigned i = 0; i < FAKE_PAGES; i++)
+	for (unsigned i = 0; i < fake.pages; i++)
 		if (is_stale(&device->entry[i], floor, i))
 			return (int)i;
 	return -1;

@@ -42,13 +42,13 @@ bool fake_vma_at(uintptr_t addr, struct os_vma *vma)
 	unsigned at = addr < FAKE_BASE ? 0 : fake_number(addr), last;
 	const struct fake_object *o;
 
-	if (addr >= fake_addr(FAKE_PAGES))
+	if (addr >= fake_addr(fake.pages))
 		return false;
-	while (at < FAKE_PAGES && !fake.page[at].mapped)
+	while (at < fake.pages && !fake.page[at].mapped)
 		at++;
-	if (at == FAKE_PAGES)
+	if (at == fake.pages)
 		return false;
-	for (last = at; last + 1 < FAKE_PAGES; last++)
+	for (last = at; last + 1 < fake.pages; last++)
 		if (!same_vma(&fake.page[last], &fake.page[last + 1]))
 			break;
 	while (at && same_vma(&fake.page[at - 1], &fake.page[at]))
@@ -266,7 +266,7 @@ void fake_fork(void)
 	unsigned mask = 0;
 
 	fake_lock();
-	for (unsigned i = 0; i < FAKE_PAGES; i++)
+	for (unsigned i = 0; i < fake.pages; i++)
 		if (fake.page[i].mapped && fake.page[i].ctx >= 0 &&
 		    fake.page[i].ctx < (int)CONTEXTS)
 			mask |= 1u << fake.page[i].ctx;

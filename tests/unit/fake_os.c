@@ -149,7 +149,7 @@ static int ctx_open(struct os_ctx *ctx)
 
 static void ctx_close(struct os_ctx *ctx)
 {
-	for (unsigned i = 0; i < FAKE_PAGES; i++)
+	for (unsigned i = 0; i < fake.pages; i++)
 		if (fake.page[i].ctx == (int)number_of(ctx) && !fake.ctx[number_of(ctx)].lost)
 			fake_fail("context %u is closed with page %u registered", number_of(ctx),
 				  i);
@@ -542,15 +542,34 @@ static void thread_join(struct os_thread *t)
 		perf_close(hmm->perf);
 }
 
+static struct {
+	os_thread_fn fn;
+	void *arg;
+} detached;
+
+static void *detached_main(void *arg)
+{
+	detached.fn(detached.arg);
+	fake.detached_done = true;
+	return NULL;
+}
+
+/* It ends the mirror while the worker still runs: nothing for one thread to play. */
 static int run_detached(os_thread_fn fn, void *arg)
 {
-	pthread_t detached;
+	pthread_attr_t attr;
+	pthread_t id;
+	int err;
 
-	fake.detached++;
-	if (pthread_create(&detached, NULL, fn, arg))
-		return -EAGAIN;
-	pthread_join(detached, NULL);
-	return 0;
+	if (!fake.threads)
+		fake_fail("the last reference was dropped inside a callback");
+	detached.fn = fn;
+	detached.arg = arg;
+	pthread_attr_init(&attr);
+	pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
+	err = -pthread_create(&id, &attr, detached_main, NULL);
+	pthread_attr_destroy(&attr);
+	return err;
 }
 
 const struct os_ops fake_ops = {
@@ -606,6 +625,7 @@ void fake_reset(void)
 		free(change);
 	}
 	memset(&fake, 0, sizeof(fake));
+	fake.pages = FAKE_PAGES;
 	for (unsigned i = 0; i < FAKE_PAGES; i++)
 		fake.page[i].ctx = FAKE_NO_CTX;
 	for (unsigned i = 0; i < FAKE_OBJECTS; i++)

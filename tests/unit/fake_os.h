@@ -106,6 +106,7 @@ typedef int (*fake_action)(void *arg);
 struct fake {
 	struct hmm *hmm;
 	struct fake_page page[FAKE_PAGES];
+	unsigned pages; /* in use; FAKE_PAGES unless the test takes fewer */
 	struct fake_ctx ctx[CONTEXTS];
 	unsigned contexts; /* opened so far */
 	struct fake_change *changes;
@@ -125,7 +126,7 @@ struct fake {
 	bool threads;	/* run the library's threads */
 	bool kicked;
 	unsigned calls[FAKE_OPS];
-	unsigned detached; /* calls of run_detached */
+	_Atomic bool detached_done; /* the thread of run_detached() has ended */
 };
 
 extern struct fake fake;

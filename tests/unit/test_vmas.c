@@ -171,7 +171,6 @@ static void refused_for_ever(void **state)
 static void trimmed_with_the_last_notifier(void **state)
 {
 	struct hmm *hmm = *state;
-	bool check;
 
 	begin(hmm);
 	device_open(&other, hmm, 8, 4);
@@ -183,11 +182,11 @@ static void trimmed_with_the_last_notifier(void **state)
 	/* The other one covers a part of the first VMA: all of that stays. */
 	assert_true(fake_ctx_of(0) >= 0 && fake_ctx_of(15) >= 0);
 	assert_int_equal(fake_ctx_of(100), FAKE_NO_CTX);
-	assert_int_equal(vmas_contexts(hmm, fake_addr(100), fake_addr(104), &check), 0);
-	assert_int_equal(vmas_contexts(hmm, 0, UINTPTR_MAX, &check), 1u << fake_ctx_of(0));
+	assert_int_equal(vmas_to_fence(hmm, fake_addr(100), fake_addr(104)).probe, 0);
+	assert_int_equal(vmas_to_fence(hmm, 0, UINTPTR_MAX).probe, 1u << fake_ctx_of(0));
 	device_close(&other);
 	assert_int_equal(fake_ctx_of(0), FAKE_NO_CTX);
-	assert_int_equal(vmas_contexts(hmm, 0, UINTPTR_MAX, &check), 0);
+	assert_int_equal(vmas_to_fence(hmm, 0, UINTPTR_MAX).probe, 0);
 	for (unsigned i = 0; i < CONTEXTS; i++)
 		assert_int_equal(hmm->gate[i].vmas, 0);
 	/* And everything works anew. */
