@@ -17,6 +17,9 @@
 #ifndef CHANGES
 #define CHANGES 2
 #endif
+#ifndef DEVICES
+#define DEVICES 1
+#endif
 #define NONE 2		/* no context; the contexts are 0 and 1 */
 
 /* ---- the kernel ---- */
@@ -37,10 +40,14 @@ byte table = 0;
 inline lock(l) { atomic { !l -> l = true } }
 inline unlock(l) { l = false }
 
-/* UFFDIO_REGISTER (EBUSY when the other context has it) and entering, under the map's lock. */
+/*
+ * UFFDIO_REGISTER (EBUSY when the other context has it) and entering, both under the map's
+ * lock: an event delivered in between would find nothing to erase, and the entry that
+ * comes after it would name a context that nothing will ever correct.
+ */
 inline try(ctx) {
 	atomic {
-		ok = on == NONE || on == ctx;
+		ok = (on == NONE || on == ctx);
 		if
 		:: ok ->
 			on = ctx;
@@ -78,7 +85,7 @@ inline deliver(c) {
 	:: claim ->
 		lock(register_lock);
 		if
-		:: entry == NONE ->
+		:: entry == NONE && on == c ->
 			try(c);
 			ok = false
 		:: else
@@ -120,25 +127,17 @@ inline fault() {
 		:: c == 0 -> try(0)
 		:: else -> try(1)
 		fi;
-#ifdef MUT_OVERWRITE
-		if
-		:: !ok && c == 0 -> try(1)
-		:: !ok && c == 1 -> try(0)
-		:: ok
-		fi;
-#else
 		/* Somebody else's: an old entry goes only with its own event, or after a CLEAR. */
 		if
 		:: !ok && entry == NONE -> try(1 - c)
 		:: !ok && entry != NONE -> clear = true
 		:: ok
 		fi;
-#endif
 		unlock(register_lock)
 	:: else
 	fi;
 	if
-	:: clear ->
+	:: clear && !ok ->
 		/* All that is pending in the context the entry names, then tell, then change it. */
 		fence();
 		nseq++;
@@ -151,7 +150,8 @@ inline fault() {
 		fi;
 		unlock(register_lock);
 		clear = false
-	:: else ->
+	:: !clear && !ok	/* refused by both: it moved meanwhile; again */
+	:: !clear && ok ->
 		look = gen;
 		if
 		:: on == NONE -> force = true	/* the token */
@@ -166,15 +166,16 @@ inline fault() {
 		look = 0
 	fi;
 	s = 0;
-	ok = false
+	ok = true
 }
 
 byte turns = TURNS;
 
-active [2] proctype device()
+active [DEVICES] proctype device()
 {
 	byte floor, look, s, c;
-	bool force, ok, clear;
+	bool force, clear;
+	bool ok = true;
 
 	do
 	:: atomic { turns -> turns--; floor = gen };

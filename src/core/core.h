@@ -37,6 +37,8 @@
 
 /* How long a fence hears "a change is pending" before it stops waiting for quiet. */
 #define STORM_NS UINT64_C(200000)
+/* How long messages that never pause keep the reader from waking the worker. */
+#define WAKE_NS UINT64_C(50000)
 /* How often the worker looks at the perf rings while something is mirrored. */
 #define TICK_NS UINT64_C(20000000)
 
@@ -107,6 +109,7 @@ struct hmm {
 	_Atomic uint32_t progress;    /* futex: bumped when something was delivered */
 	_Atomic uint32_t waiters;     /* on progress */
 	struct os_thread *reader, *worker;
+	uint64_t wake_owed;	   /* ns, since when the worker is to be woken; reader only */
 	uint64_t identity_checked; /* ns; worker only */
 };
 
@@ -154,11 +157,14 @@ struct to_fence vmas_to_fence(struct hmm *hmm, uintptr_t start, uintptr_t end);
 
 /* ---- reader.c, worker.c ---- */
 void *reader_main(void *hmm);
-/* true: somebody kicked, for it to end. */
-bool reader_step(struct hmm *hmm, int timeout_ms);
+/* true: somebody kicked, for it to end. timeout_ns -1: for ever. */
+bool reader_step(struct hmm *hmm, int64_t timeout_ns);
 void *worker_main(void *hmm);
 bool worker_step(struct hmm *hmm);
 void worker_wake(struct hmm *hmm);
+/* As worker_wake, but without the system call. true: the worker sleeps, and still has to be
+ * woken (worker_wake), soon. */
+bool worker_note(struct hmm *hmm);
 /* There is something mirrored now: the worker looks at permissions in ticks. */
 void worker_entered(struct hmm *hmm);
 /* Until queue->done reaches `target`; false: the mirror died. */

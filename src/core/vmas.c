@@ -255,9 +255,33 @@ static void tell_permission(struct hmm *hmm, const struct mirrored *want)
 	}
 }
 
+static struct mirrored describe(const struct os_vma *vma)
+{
+	return (struct mirrored){ .start = vma->start, .end = vma->end, .prot = vma->prot,
+				  .sysv = vma->kind == OS_VMA_SYSV,
+				  .anon = !vma->shared && !vma->inode };
+}
+
 /*
- * Under the register lock. 0, -EBUSY this context does not have it, -EINVAL, -ENOMEM.
- * Entered when it is registered, so that an entry always names the context to ask.
+ * What was described may have been replaced before it was registered, without a message.
+ * From then on a change sends one, or the token fails.
+ */
+static bool as_described(struct hmm *hmm, const struct mirrored *m)
+{
+	struct mirrored now;
+	struct os_vma vma;
+
+	if (hmm->os->vma_find(&hmm->mm, m->start, &vma))
+		return false;
+	now = describe(&vma);
+	return now.start <= m->start && now.end >= m->end && now.sysv == m->sysv &&
+	       now.anon == m->anon;
+}
+
+/*
+ * Under the register lock. 0, -EBUSY this context does not have it, -EINVAL, -ENOMEM,
+ * -EAGAIN it changed. Entered when it is registered, so that an entry always names the
+ * context to ask.
  */
 static int try_context(struct hmm *hmm, struct mirrored *m, unsigned ctx, bool was_there)
 {
@@ -267,6 +291,8 @@ static int try_context(struct hmm *hmm, struct mirrored *m, unsigned ctx, bool w
 	err = hmm->os->ctx_register(&hmm->os_ctx[ctx], m->start, m->end);
 	if (err)
 		return err;
+	if (!as_described(hmm, m))
+		return -EAGAIN;
 	if (!hmm->perf || m->sysv)
 		tell_permission(hmm, m);
 	err = add(hmm, m);
@@ -301,13 +327,6 @@ static bool wait_for_parent(struct hmm *hmm, unsigned *waited_ms)
 	return true;
 }
 
-static struct mirrored describe(const struct os_vma *vma)
-{
-	return (struct mirrored){ .start = vma->start, .end = vma->end, .prot = vma->prot,
-				  .sysv = vma->kind == OS_VMA_SYSV,
-				  .anon = !vma->shared && !vma->inode };
-}
-
 /*
  * Entered under one context (or several), registered with another: drop what devices
  * have of it, after all that is pending there; only then may the entry change.
@@ -328,8 +347,8 @@ static int mirror_moved(struct hmm *hmm, struct mirrored *m)
 
 /*
  * Register a VMA whole. 0; -EOPNOTSUPP the kernel does not give it, or somebody else's
- * userfaultfd has it; -EINVAL it changed, look again (or it is of a kind that is refused);
- * -ENOMEM; -ENODEV.
+ * userfaultfd has it; -EAGAIN it changed, look again; -EINVAL the same, or it is of a kind
+ * that is refused; -ENOMEM; -ENODEV.
  */
 int vmas_mirror(struct hmm *hmm, const struct os_vma *vma)
 {
@@ -352,6 +371,9 @@ int vmas_mirror(struct hmm *hmm, const struct os_vma *vma)
 		if (err == -EBUSY && overlap != NOTHING)
 			err = mirror_moved(hmm, &m);
 	} while (err == -EBUSY && wait_for_parent(hmm, &waited));
+	/* Several mappings by now, of which no context has all? */
+	if (err == -EBUSY && !as_described(hmm, &m))
+		return -EAGAIN;
 	/* -EPERM: a shared mapping of a file that was opened for reading only. */
 	return err == -EBUSY || err == -EPERM ? -EOPNOTSUPP : err;
 }

@@ -21,10 +21,15 @@
 /* What hmm->worker_idle says: until the next tick, or, nothing being mirrored, until woken. */
 enum { BUSY, IDLE, IDLE_FOR_EVER };
 
-void worker_wake(struct hmm *hmm)
+bool worker_note(struct hmm *hmm)
 {
 	atomic_fetch_add(&hmm->work, 1);
-	if (hmm->worker_idle)
+	return hmm->worker_idle;
+}
+
+void worker_wake(struct hmm *hmm)
+{
+	if (worker_note(hmm))
 		hmm->os->wake((const uint32_t *)&hmm->work);
 }
 
@@ -45,6 +50,7 @@ bool worker_wait(struct hmm *hmm, const struct queue *queue, uint64_t target)
 {
 	if (queue->done >= target)
 		return true;
+	worker_wake(hmm); /* the reader may have left that to whoever waits first */
 	atomic_fetch_add(&hmm->waiters, 1);
 	for (;;) {
 		uint32_t progress = hmm->progress;

@@ -38,6 +38,7 @@ static const struct os_ops live = {
 	.wait = live_wait,
 	.wake = live_wake,
 	.sleep = live_sleep,
+	.yield = live_yield,
 	.now = live_now,
 	.tid = live_tid,
 	.thread_start = live_thread_start,

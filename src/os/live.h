@@ -7,6 +7,8 @@
 #ifndef UHMM_OS_LIVE_H
 #define UHMM_OS_LIVE_H
 
+#include <time.h>
+
 #include "os/os.h"
 
 /* ---- fd.c: descriptors that we keep in the program's table ---- */
@@ -39,7 +41,8 @@ bool live_ctx_is_ours(const struct os_ctx *ctx);
 int live_ctx_register(const struct os_ctx *ctx, uintptr_t start, uintptr_t end);
 int live_ctx_unregister(const struct os_ctx *ctx, uintptr_t start, uintptr_t end);
 int live_ctx_probe(const struct os_ctx *ctx);
-int live_ctx_poll(const struct os_ctx *ctxs, unsigned n, int timeout_ms, uint64_t *ready);
+int live_ctx_poll(const struct os_ctx *ctxs, unsigned n, int64_t timeout_ns,
+		  uint64_t *ready);
 int live_ctx_read(const struct os_ctx *ctx, struct os_msg *msgs, unsigned max);
 int live_reader_isolate(const struct os_ctx *ctxs, unsigned n);
 void live_reader_kick(const struct os_ctx *ctxs, unsigned n);
@@ -87,6 +90,8 @@ int live_handlers_arm(void);
 void live_wait(const uint32_t *word, uint32_t expected, uint64_t timeout_ns);
 void live_wake(const uint32_t *word);
 void live_sleep(uint64_t ns);
+void live_yield(void);
+struct timespec live_timespec(uint64_t ns);
 uint64_t live_now(void);
 pid_t live_tid(void);
 int live_thread_start(struct os_thread **thread, const char *name, bool critical,

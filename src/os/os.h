@@ -114,10 +114,11 @@ struct os_ops {
 	int (*ctx_unregister)(const struct os_ctx *ctx, uintptr_t start, uintptr_t end);
 	/* 0 no change is pending, -EAGAIN one is, other: the descriptor is lost. */
 	int (*ctx_probe)(const struct os_ctx *ctx);
-	/* Reader only. Sleep until a message is there; -1 ms: for ever. Sets bit i of
+	/* Reader only. Sleep until a message is there, timeout_ns at most; -1: for ever. Sets bit i of
 	 * *ready for ctxs[i]. Bit n: reader_kick woke us, and its message was read. n <= 63.
 	 * Count of bits. */
-	int (*ctx_poll)(const struct os_ctx *ctxs, unsigned n, int timeout_ms, uint64_t *ready);
+	int (*ctx_poll)(const struct os_ctx *ctxs, unsigned n, int64_t timeout_ns,
+			uint64_t *ready);
 	/* Reader only. Up to max messages (and at most 16); 0 when there is none for the
 	 * caller. Releases the callers of the changes. */
 	int (*ctx_read)(const struct os_ctx *ctx, struct os_msg *msgs, unsigned max);
@@ -176,6 +177,8 @@ struct os_ops {
 	void (*wait)(const uint32_t *word, uint32_t expected, uint64_t timeout_ns);
 	void (*wake)(const uint32_t *word);
 	void (*sleep)(uint64_t ns);
+	/* Let others run that are ready on this CPU. */
+	void (*yield)(void);
 	uint64_t (*now)(void); /* ns, CLOCK_MONOTONIC */
 	pid_t (*tid)(void);
 

@@ -2,8 +2,8 @@
 /*
  * perf - rings in which the kernel records every mmap, mprotect and brk.
  *
- * Model: a dummy event on each CPU, whose ring is mapped, and one for each thread that exists
- * and CPU, which writes into that CPU's ring. inherit=1 passes them on to threads made
+ * Model: a dummy event for each CPU, whose ring is mapped, and one for each other thread that
+ * exists and CPU, which writes into that CPU's ring. inherit=1 passes them on to threads made
  * later (and to CLONE_VM children, which share our memory; and to forked children,
  * whose records are noise until they exec). A record is in the ring before its call
  * returns.
@@ -100,10 +100,10 @@ static int event_add(struct os_perf *perf, pid_t tid, unsigned cpu, int ring)
 	return fd;
 }
 
-static int ring_add(struct os_perf *perf, unsigned cpu)
+static int ring_add(struct os_perf *perf, pid_t tid, unsigned cpu)
 {
 	struct ring *ring = &perf->rings[perf->nr_rings];
-	int fd = event_add(perf, 0, cpu, -1), err;
+	int fd = event_add(perf, tid, cpu, -1), err;
 	void *page;
 
 	if (fd < 0)
@@ -122,7 +122,7 @@ static int ring_add(struct os_perf *perf, unsigned cpu)
 }
 
 /* "0-3,8": a ring for each. `present`, not `online`: a CPU that sleeps may wake. */
-static int rings_add(struct os_perf *perf)
+static int rings_add(struct os_perf *perf, pid_t host)
 {
 	int fd = open("/sys/devices/system/cpu/present", O_RDONLY | O_CLOEXEC), err = 0;
 	char list[4096], *at = list;
@@ -141,10 +141,25 @@ static int rings_add(struct os_perf *perf)
 		if (*at == '-')
 			last = strtoul(at + 1, &at, 10);
 		for (; cpu <= last && !err; cpu++)
-			err = perf->nr_rings < CPUS_MAX ? ring_add(perf, (unsigned)cpu)
-							: -E2BIG;
+			err = perf->nr_rings == CPUS_MAX ? -E2BIG
+							 : ring_add(perf, host, (unsigned)cpu);
 		at += *at == ',';
 	}
+	return err;
+}
+
+/*
+ * The rings' own events are the main thread's, if it still runs: a thread with events costs
+ * more to switch to, and every unmapping waits for a switch to the reader.
+ */
+static int rings_add_somewhere(struct os_perf *perf)
+{
+	int err = rings_add(perf, getpid());
+
+	if (err != -ESRCH || perf->nr_rings)
+		perf->tids[perf->nr_tids++] = getpid();
+	else
+		err = rings_add(perf, 0);
 	return err;
 }
 
@@ -249,7 +264,7 @@ int live_perf_open(struct os_perf **out)
 
 	if (!perf)
 		return -ENOMEM;
-	err = rings_add(perf);
+	err = rings_add_somewhere(perf);
 	if (!err)
 		err = threads_add_all(perf);
 	if (err)

@@ -53,9 +53,10 @@ static void mend(int fd)
 	live_sleep(ERROR_PAUSE_NS);
 }
 
-int live_ctx_poll(const struct os_ctx *ctxs, unsigned n, int timeout_ms, uint64_t *ready)
+int live_ctx_poll(const struct os_ctx *ctxs, unsigned n, int64_t timeout_ns, uint64_t *ready)
 {
 	bool kicked = take_kick(ctxs, n);
+	struct timespec timeout = { 0 };
 	struct pollfd fds[CTXS_MAX];
 
 	if (n > CTXS_MAX)
@@ -63,7 +64,9 @@ int live_ctx_poll(const struct os_ctx *ctxs, unsigned n, int timeout_ms, uint64_
 	for (unsigned i = 0; i < n; i++)
 		fds[i] = (struct pollfd){ .fd = ctxs[i].fd, .events = POLLIN };
 	*ready = kicked ? UINT64_C(1) << n : 0;
-	if (poll(fds, n, kicked ? 0 : timeout_ms) < 0)
+	if (!kicked && timeout_ns > 0)
+		timeout = live_timespec((uint64_t)timeout_ns);
+	if (ppoll(fds, n, !kicked && timeout_ns < 0 ? NULL : &timeout, NULL) < 0)
 		return errno == EINTR ? 0 : -errno;
 	for (unsigned i = 0; i < n; i++) {
 		if (fds[i].revents & (POLLERR | POLLHUP | POLLNVAL))

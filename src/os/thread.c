@@ -30,6 +30,9 @@
 #define STACK_CRITICAL ((size_t)256 << 10)
 #define STACK_CALLBACKS ((size_t)1 << 20) /* callbacks are the program's code */
 
+/* SCHED_FLAG_RESET_ON_FORK; <linux/sched.h> cannot be had beside libc's. */
+#define RESET_ON_FORK 0x01
+
 #define SECOND UINT64_C(1000000000)
 
 struct os_thread {
@@ -42,14 +45,14 @@ struct os_thread {
 	char *stack;
 };
 
-static struct timespec timespec_of(uint64_t ns)
+struct timespec live_timespec(uint64_t ns)
 {
 	return (struct timespec){ .tv_sec = (time_t)(ns / SECOND), .tv_nsec = (long)(ns % SECOND) };
 }
 
 void live_wait(const uint32_t *word, uint32_t expected, uint64_t timeout_ns)
 {
-	struct timespec timeout = timespec_of(timeout_ns);
+	struct timespec timeout = live_timespec(timeout_ns);
 
 	syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE, expected, timeout_ns ? &timeout : NULL);
 }
@@ -61,10 +64,15 @@ void live_wake(const uint32_t *word)
 
 void live_sleep(uint64_t ns)
 {
-	struct timespec left = timespec_of(ns);
+	struct timespec left = live_timespec(ns);
 
 	while (nanosleep(&left, &left) && errno == EINTR)
 		;
+}
+
+void live_yield(void)
+{
+	sched_yield();
 }
 
 uint64_t live_now(void)
@@ -90,13 +98,15 @@ struct attr {
 };
 
 /*
- * Everyone who unmaps waits for this thread to read: it shall run at once when it
- * wakes. A short slice (Linux 6.12) and a better nice value are asked for, and whatever is
- * refused is done without. A real-time policy that was inherited is better than both.
+ * Everyone who unmaps waits for the reader to read, and every fence for the worker: they
+ * shall run at once when they wake. A short slice (Linux 6.12) and a better nice value are
+ * asked for, and whatever is refused is done without. Threads that a callback makes start
+ * with neither. A real-time policy that was inherited is better than both.
  */
 static void hurry(void)
 {
-	struct attr attr = { .size = sizeof(attr), .policy = SCHED_OTHER, .nice = -10,
+	struct attr attr = { .size = sizeof(attr), .policy = SCHED_OTHER,
+			     .flags = RESET_ON_FORK, .nice = -10,
 			     .runtime = 100000 };
 
 	if (sched_getscheduler(0) != SCHED_OTHER)
@@ -123,9 +133,8 @@ static void *begin(void *arg)
 	struct os_thread *thread = arg;
 
 	pthread_setname_np(pthread_self(), thread->name);
-	if (thread->critical)
-		hurry();
-	else
+	hurry();
+	if (!thread->critical)
 		unblock_faults();
 	return thread->fn(thread->arg);
 }

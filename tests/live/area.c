@@ -51,8 +51,10 @@ static enum verdict refused(struct area *a, struct device *dev, unsigned from, u
 		EXPECT(-EFAULT, device_byte(dev, at));
 		EXPECT(-EFAULT, device_byte(dev, at + a->unit - 1));
 		/* -EPERM: a guard page in a read-only mapping is both. */
-		CHECK(err == -EFAULT || err == -EPERM, "a write to unit %u gives %d", u, err);
-		CHECK(!device_lookup(dev, at), "unit %u cannot be read, but is translated", u);
+		CHECK(err == -EFAULT || err == -EPERM, "a write to unit %u gives %d", u,
+		      err);
+		CHECK(!device_lookup(dev, at), "unit %u cannot be read, but is translated",
+		      u);
 	}
 	return PASS;
 }
@@ -68,7 +70,8 @@ static size_t differs(const void *a, const void *b, size_t n)
 	return i;
 }
 
-static enum verdict same_bytes(struct area *a, struct device *dev, unsigned from, unsigned to)
+static enum verdict same_bytes(struct area *a, struct device *dev, unsigned from,
+			       unsigned to)
 {
 	size_t at = from * a->unit, n = (to - from) * a->unit, i;
 	const unsigned char *want = a->model + at;
@@ -85,7 +88,8 @@ static enum verdict same_bytes(struct area *a, struct device *dev, unsigned from
 		       (unsigned char)a->at[at + i], at + i, want[i]);
 	i = differs(seen, want, n);
 	if (i < n)
-		FAILED("the device sees %#x at +%#zx, the CPU %#x", seen[i], at + i, want[i]);
+		FAILED("the device sees %#x at +%#zx, the CPU %#x", seen[i], at + i,
+		       want[i]);
 	free(seen);
 	return PASS;
 }
@@ -101,8 +105,8 @@ static enum verdict try_write(struct area *a, struct device *dev, unsigned u)
 	memset(bytes, ++counter, sizeof(bytes));
 	err = device_write(dev, a->at + at, bytes, sizeof(bytes));
 	if (err != want)
-		FAILED("the device writes to unit %u, access %c: %d (%s)", u, a->access[u], err,
-		       hmm_strerror(err));
+		FAILED("the device writes to unit %u, access %c: %d (%s)", u, a->access[u],
+		       err, hmm_strerror(err));
 	if (!err)
 		memcpy(a->model + at, bytes, sizeof(bytes));
 	if (memcmp(a->at + at, a->model + at, sizeof(bytes)))
@@ -128,7 +132,8 @@ enum verdict area_agrees(struct area *a, struct device *dev)
 	return PASS;
 }
 
-static enum verdict warm_units(struct area *a, struct device *dev, unsigned from, unsigned to)
+static enum verdict warm_units(struct area *a, struct device *dev, unsigned from,
+			       unsigned to)
 {
 	size_t at = from * a->unit, n = (to - from) * a->unit;
 	uint64_t need = a->access[from] == WRITE ? HMM_PFN_WRITE : HMM_PFN_VALID;
@@ -166,7 +171,7 @@ enum verdict area_gone(struct area *a, struct device *dev, unsigned from, unsign
 	dev->driver->mark(dev, start, n);
 	EXPECT(0, device_fence(dev, start, n));
 	for (size_t i = 0; i < n; i += PAGE)
-		CHECK(!device_lookup(dev, start + i), "a translation of +%#zx outlived its fence",
-		      from * a->unit + i);
+		CHECK(!device_lookup(dev, start + i),
+		      "a translation of +%#zx outlived its fence", from * a->unit + i);
 	return PASS;
 }

@@ -121,7 +121,8 @@ static uint64_t pair_stale(struct device *dev)
 }
 
 const struct driver live_drivers[] = {
-	{ "ramdev", ram_open, ram_close, ram_read, ram_write, ram_lookup, ram_mark, ram_stale },
+	{ "ramdev", ram_open, ram_close, ram_read, ram_write, ram_lookup, ram_mark,
+	  ram_stale },
 	{ "gpu", pair_open, pair_close, pair_read, pair_write, pair_lookup, pair_mark,
 	  pair_stale },
 };

@@ -24,7 +24,8 @@ struct driver {
 	int (*read)(struct device *dev, void *dst, const void *src, size_t length);
 	int (*write)(struct device *dev, void *dst, const void *src, size_t length);
 	uint64_t (*lookup)(const struct device *dev, const void *addr);
-	/* A translation older than now is stale in that range; and how often one was used. */
+	/* A translation older than now is stale in that range; and how often one was used.
+	 */
 	void (*mark)(struct device *dev, const void *start, size_t length);
 	uint64_t (*stale)(struct device *dev);
 };
@@ -40,7 +41,8 @@ static inline int device_read(struct device *dev, void *dst, const void *src, si
 	return dev->driver->read(dev, dst, src, length);
 }
 
-static inline int device_write(struct device *dev, void *dst, const void *src, size_t length)
+static inline int device_write(struct device *dev, void *dst, const void *src,
+			       size_t length)
 {
 	return dev->driver->write(dev, dst, src, length);
 }

@@ -159,8 +159,9 @@ static enum verdict map_file(struct area *a, int fd, int flags)
 		if (!ftruncate(fd, (off_t)(2 * a->length)))
 			all = mmap(NULL, 2 * a->length, RW, MAP_SHARED, fd, 0);
 		if (all == MAP_FAILED)
-			return live_skip("no huge pages: %s (write vm.nr_hugepages as root)",
-					 strerror(errno));
+			return live_skip(
+				"no huge pages: %s (write vm.nr_hugepages as root)",
+				strerror(errno));
 		memcpy(all, bytes, 2 * a->length);
 		munmap(all, 2 * a->length);
 	} else if (pwrite(fd, bytes, 2 * a->length, 0) != (ssize_t)(2 * a->length)) {
@@ -216,8 +217,10 @@ static bool has_free_huge_pages(void)
 static enum verdict make_hugetlb(struct area *a)
 {
 	if (!has_free_huge_pages())
-		return live_skip("fewer than %u huge pages are free (write vm.nr_hugepages as "
-				 "root)", HUGE_PAGES / 2);
+		return live_skip(
+			"fewer than %u huge pages are free (write vm.nr_hugepages as "
+			"root)",
+			HUGE_PAGES / 2);
 	a->unit = HUGE;
 	a->length = 4 * HUGE;
 	a->at = mmap(NULL, a->length, RW, MAP_PRIVATE | MAP_ANONYMOUS | MAP_HUGETLB, -1, 0);
@@ -231,7 +234,8 @@ static enum verdict make_hugetlb_memfd(struct area *a)
 {
 	a->unit = HUGE;
 	a->length = 4 * HUGE;
-	return map_file(a, memfd_create("uhmm-live", MFD_CLOEXEC | MFD_HUGETLB), MAP_SHARED);
+	return map_file(a, memfd_create("uhmm-live", MFD_CLOEXEC | MFD_HUGETLB),
+			MAP_SHARED);
 }
 
 /* A directory on a filesystem that is mounted with DAX, or what the tester names. */
@@ -262,8 +266,9 @@ static enum verdict make_dax(struct area *a)
 	char dir[256];
 
 	if (!dax_directory(dir, sizeof(dir)))
-		return live_skip("no filesystem is mounted with DAX here (set UHMM_TEST_DAX to "
-				 "a directory of one)");
+		return live_skip(
+			"no filesystem is mounted with DAX here (set UHMM_TEST_DAX to "
+			"a directory of one)");
 	return map_file(a, open_file(dir), MAP_SHARED);
 }
 
@@ -298,11 +303,17 @@ static void dispose_stack(struct area *a)
 {
 }
 
-/* Another thread's stack: it lies in wait on it until the area is disposed of. */
+/*
+ * Another thread's stack: it lies in wait on it until the area is disposed of. The stack
+ * is given to the thread, for libc gives its own to the next thread that a forked child
+ * makes.
+ */
+#define SLEEPER_STACK ((size_t)1 << 20)
+
 struct sleeper {
 	pthread_t thread;
 	pthread_barrier_t up, down;
-	char *buffer;
+	char *stack, *buffer;
 };
 
 static void *sleeper_main(void *arg)
@@ -320,10 +331,16 @@ static void *sleeper_main(void *arg)
 static enum verdict make_thread_stack(struct area *a)
 {
 	struct sleeper *s = calloc(1, sizeof(*s));
+	pthread_attr_t attr;
 
+	s->stack = mmap(NULL, SLEEPER_STACK, RW,
+			MAP_PRIVATE | MAP_ANONYMOUS | MAP_STACK | MAP_NORESERVE, -1, 0);
+	pthread_attr_init(&attr);
+	if (pthread_attr_setstack(&attr, s->stack, SLEEPER_STACK))
+		return live_fail(__FILE__, __LINE__, "no stack");
 	pthread_barrier_init(&s->up, NULL, 2);
 	pthread_barrier_init(&s->down, NULL, 2);
-	if (pthread_create(&s->thread, NULL, sleeper_main, s))
+	if (pthread_create(&s->thread, &attr, sleeper_main, s))
 		return live_fail(__FILE__, __LINE__, "no thread");
 	pthread_barrier_wait(&s->up);
 	a->priv = s;
@@ -337,6 +354,7 @@ static void dispose_thread_stack(struct area *a)
 
 	pthread_barrier_wait(&s->down);
 	pthread_join(s->thread, NULL);
+	munmap(s->stack, SLEEPER_STACK);
 	free(s);
 }
 
@@ -383,7 +401,8 @@ const struct kind live_kinds[] = {
 	{ "shmem", KIND_SHARED | KIND_OBJECT, make_shmem, unmap },
 	{ "memfd", KIND_FILE | KIND_SHARED, make_memfd, unmap },
 	{ "hugetlb", KIND_HUGETLB, make_hugetlb, unmap },
-	{ "hugetlb-memfd", KIND_HUGETLB | KIND_FILE | KIND_SHARED, make_hugetlb_memfd, unmap },
+	{ "hugetlb-memfd", KIND_HUGETLB | KIND_FILE | KIND_SHARED, make_hugetlb_memfd,
+	  unmap },
 	{ "dax", KIND_FILE | KIND_SHARED, make_dax, unmap },
 	{ "read-only", 0, make_read_only, unmap },
 	{ "prot-none", 0, make_prot_none, unmap },

@@ -12,11 +12,11 @@
 #include "devices.h"
 #include "live.h"
 
-#define KIND_SHARED (1u << 0)	/* MAP_SHARED: stores are seen by other processes */
-#define KIND_FILE (1u << 1)	/* has a descriptor to truncate and punch */
-#define KIND_HUGETLB (1u << 2)	/* pages of 2 MiB */
-#define KIND_STACK (1u << 3)	/* a thread runs on it */
-#define KIND_OBJECT (1u << 4)	/* shared memory that ends where the mapping ends */
+#define KIND_SHARED (1u << 0)  /* MAP_SHARED: stores are seen by other processes */
+#define KIND_FILE (1u << 1)    /* has a descriptor to truncate and punch */
+#define KIND_HUGETLB (1u << 2) /* pages of 2 MiB */
+#define KIND_STACK (1u << 3)   /* a thread runs on it */
+#define KIND_OBJECT (1u << 4)  /* shared memory that ends where the mapping ends */
 
 #define UNITS_MAX 1024u
 

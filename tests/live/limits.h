@@ -28,6 +28,9 @@ limit_fn limit_own_userfaultfd;
 /* A device, and memory that it has written: byte i of page p is p + 1. */
 enum verdict warm_pages(const struct driver *driver, struct device *dev, char *at,
 			size_t pages);
+/* After a fence: no translation of the page lets the device write (or, `gone`, be used). */
+enum verdict not_writable(struct device *dev, const char *at);
+enum verdict not_translated(struct device *dev, const char *at);
 /* A child that shares our memory without being a thread of ours; its stack is new. */
 pid_t clone_vm(int (*fn)(void *arg), void *arg);
 

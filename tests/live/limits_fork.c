@@ -63,12 +63,17 @@ static enum verdict all_dead(struct inherited *in)
 	uintptr_t start = (uintptr_t)in->at;
 	struct hmm_notifier *notifier;
 	uint64_t pfn = 0, value;
-	struct hmm_range range = { .size = sizeof(range), .hmm = hmm, .notifier = in->notifier,
-				   .start = start, .end = start + LPAGE, .pfns = &pfn,
+	struct hmm_range range = { .size = sizeof(range),
+				   .hmm = hmm,
+				   .notifier = in->notifier,
+				   .start = start,
+				   .end = start + LPAGE,
+				   .pfns = &pfn,
 				   .default_flags = HMM_PFN_REQ_FAULT };
 
 	EXPECT(-ENODEV, hmm_fence(hmm, start, LPAGE));
-	CHECK(strstr(hmm_strerror(-ENODEV), "hmm_open"), "no cure in: %s", hmm_strerror(-ENODEV));
+	CHECK(strstr(hmm_strerror(-ENODEV), "hmm_open"), "no cure in: %s",
+	      hmm_strerror(-ENODEV));
 	EXPECT(-ENODEV, hmm_notifier_insert(hmm, start, LPAGE, &ops, &in->told, &notifier));
 	EXPECT(-ENODEV, hmm_notifier_fence(in->notifier));
 	EXPECT(-ENODEV, hmm_notifier_read_begin(&range));
@@ -147,8 +152,8 @@ enum verdict limit_raw_clone(const struct driver *driver)
 	TRY(begin(&in, driver));
 	for (int i = 0; i < 10; i++) {
 		live_child_prepare();
-		TRY(live_child_of((pid_t)syscall(SYS_clone, SIGCHLD, 0, 0, 0, 0), in_child, &in,
-				  10));
+		TRY(live_child_of((pid_t)syscall(SYS_clone, SIGCHLD, 0, 0, 0, 0), in_child,
+				  &in, 10));
 	}
 	return end(&in);
 }
@@ -185,7 +190,7 @@ enum verdict limit_child_lives_on(const struct driver *driver)
 	return PASS;
 }
 
-/* Dead within 3 s: a fence finds out at once, but for a number that is a userfaultfd again. */
+/* Dead within 3 s: a fence finds out at once, but for a number that is a userfaultfd. */
 static enum verdict dies(struct inherited *in)
 {
 	uint64_t begun = live_now_ns();
@@ -195,9 +200,11 @@ static enum verdict dies(struct inherited *in)
 		      "the descriptors are gone, and the fence still says 0");
 		usleep(1000);
 	}
-	CHECK(strstr(hmm_strerror(-ENODEV), "hmm_open"), "no cure in: %s", hmm_strerror(-ENODEV));
+	CHECK(strstr(hmm_strerror(-ENODEV), "hmm_open"), "no cure in: %s",
+	      hmm_strerror(-ENODEV));
 	while (!in->told.released) {
-		CHECK(live_now_ns() - begun < UINT64_C(4000000000), "release is never told");
+		CHECK(live_now_ns() - begun < UINT64_C(4000000000),
+		      "release is never told");
 		usleep(1000);
 	}
 	CHECK(in->told.invalidated, "released without an invalidate of everything before");

@@ -3,8 +3,9 @@
  * limits_map - changes of mappings that are silent, come out of order, or are said
  * although they did not happen.
  *
- * Every case ends with the same question: does the device see what the CPU sees, and may
- * it do what the CPU may?
+ * Every case ends with the same questions: does the device see what the CPU sees, and may
+ * it do what the CPU may? And as its accesses go through the address, where the CPU's own
+ * page tables stop what is wrong, its page table is looked at too.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -22,7 +23,8 @@
 #include "limits.h"
 #include "uapi.h"
 
-enum verdict warm_pages(const struct driver *driver, struct device *dev, char *at, size_t pages)
+enum verdict warm_pages(const struct driver *driver, struct device *dev, char *at,
+			size_t pages)
 {
 	EXPECT(0, device_open(driver, dev));
 	for (size_t i = 0; i < pages; i++) {
@@ -31,6 +33,21 @@ enum verdict warm_pages(const struct driver *driver, struct device *dev, char *a
 		EXPECT(0, device_write(dev, at + i * LPAGE, &byte, 1));
 		EXPECT(byte, at[i * LPAGE]);
 	}
+	return PASS;
+}
+
+enum verdict not_writable(struct device *dev, const char *at)
+{
+	EXPECT(0, device_fence(dev, at, LPAGE));
+	CHECK(!(device_lookup(dev, at) & HMM_PFN_WRITE),
+	      "the fence left a translation for writing to what may only be read");
+	return PASS;
+}
+
+enum verdict not_translated(struct device *dev, const char *at)
+{
+	EXPECT(0, device_fence(dev, at, LPAGE));
+	CHECK(!device_lookup(dev, at), "the fence left a translation of what is gone");
 	return PASS;
 }
 
@@ -56,12 +73,17 @@ enum verdict limit_shmdt(const struct driver *driver)
 	TRY(warm_pages(driver, &dev, at, 4));
 	SYS(shmdt(at));
 	EXPECT(0, device_fence(&dev, at, 4 * LPAGE));
-	CHECK(!device_lookup(&dev, at), "the fence left a translation of a segment that is gone");
+	CHECK(!device_lookup(&dev, at),
+	      "the fence left a translation of a segment that is gone");
 	EXPECT(-EFAULT, device_byte(&dev, at));
-	SYS(mmap(at, 4 * LPAGE, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE,
-		 -1, 0));
+	SYS(mmap(at, 4 * LPAGE, PROT_READ,
+		 MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0));
+	TRY(not_writable(&dev, at + LPAGE));
 	EXPECT(0, device_byte(&dev, at + LPAGE));
 	EXPECT(-EPERM, device_write(&dev, at + LPAGE, &byte, 1));
+	/* And it is mirrored as what it is now. */
+	SYS(munmap(at, 4 * LPAGE));
+	TRY(not_translated(&dev, at + LPAGE));
 	device_close(&dev);
 	return PASS;
 }
@@ -96,9 +118,13 @@ static enum verdict clone_vm_killed_once(struct device *dev, struct victim *v)
 	kill(pid, SIGKILL);
 	waitpid(pid, NULL, __WALL);
 	/* Gone or not, now the place is read-only and has other bytes. */
-	SYS(mmap(v->at, 4 * LPAGE, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0));
+	SYS(mmap(v->at, 4 * LPAGE, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1,
+		 0));
+	TRY(not_writable(dev, v->at));
 	EXPECT(0, device_byte(dev, v->at));
 	EXPECT(-EPERM, device_write(dev, v->at, &byte, 1));
+	SYS(munmap(v->at, 4 * LPAGE));
+	TRY(not_translated(dev, v->at));
 	return PASS;
 }
 
@@ -206,13 +232,17 @@ static enum verdict order_once(struct device *dev, struct order *o)
 	for (int i = 0; i < 2; i++) {
 		char *at = i ? o->to : o->from;
 
-		SYS(mmap(at, 4 * LPAGE, LRW, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0));
+		SYS(mmap(at, 4 * LPAGE, LRW, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1,
+			 0));
 		EXPECT(0, device_write(dev, at, &byte, 1));
 	}
 	CHECK(!pthread_create(&a, NULL, move_it, o) &&
-	      !pthread_create(&b, NULL, map_over_it, o), "no thread");
+		      !pthread_create(&b, NULL, map_over_it, o),
+	      "no thread");
 	pthread_join(a, NULL);
 	pthread_join(b, NULL);
+	TRY(not_translated(dev, o->from));
+	TRY(not_writable(dev, o->to));
 	EXPECT(-EFAULT, device_byte(dev, o->from));
 	EXPECT(o->to[0], device_byte(dev, o->to));
 	EXPECT(-EPERM, device_write(dev, o->to, &byte, 1));
@@ -238,7 +268,8 @@ static void *unmap_and_map(void *arg)
 
 	while (!o->stop) {
 		munmap(o->from, 4 * LPAGE);
-		mmap(o->from, 4 * LPAGE, LRW, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
+		mmap(o->from, 4 * LPAGE, LRW, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1,
+		     0);
 		o->from[0] = 1;
 	}
 	return NULL;
@@ -262,7 +293,8 @@ enum verdict limit_order_fork(const struct driver *driver)
 		if (!pid)
 			_exit(room[LPAGE] == 2 ? 0 : 1);
 		EXPECT(0, live_wait(pid, 10));
-		CHECK(seen == 0 || seen == 1 || seen == -EFAULT, "the device sees %d", seen);
+		CHECK(seen == 0 || seen == 1 || seen == -EFAULT, "the device sees %d",
+		      seen);
 		EXPECT(2, device_byte(&dev, room + LPAGE));
 	}
 	o.stop = true;

@@ -54,7 +54,8 @@ static enum verdict take(struct handler *h, char *at, size_t length)
 
 	h->fd = (int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK);
 	if (h->fd < 0)
-		return live_skip("no userfaultfd that serves system calls: %s", strerror(errno));
+		return live_skip("no userfaultfd that serves system calls: %s",
+				 strerror(errno));
 	SYS(ioctl(h->fd, UFFDIO_API, &api));
 	SYS(ioctl(h->fd, UFFDIO_REGISTER, &arg));
 	return PASS;
@@ -71,9 +72,12 @@ static const struct hmm_notifier_ops ops = { .size = sizeof(ops),
 static int asked(struct hmm *hmm, const char *at, enum hmm_reason *reason)
 {
 	uint64_t pfn = 0;
-	struct hmm_range range = { .size = sizeof(range), .hmm = hmm,
-				   .start = (uintptr_t)at, .end = (uintptr_t)at + LPAGE,
-				   .pfns = &pfn, .default_flags = HMM_PFN_REQ_FAULT };
+	struct hmm_range range = { .size = sizeof(range),
+				   .hmm = hmm,
+				   .start = (uintptr_t)at,
+				   .end = (uintptr_t)at + LPAGE,
+				   .pfns = &pfn,
+				   .default_flags = HMM_PFN_REQ_FAULT };
 	int err = hmm_notifier_insert(hmm, range.start, LPAGE, &ops, NULL, &range.notifier);
 
 	if (err)

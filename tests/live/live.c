@@ -67,7 +67,8 @@ uint64_t live_now_ns(void)
 
 char *live_map(size_t length, int prot)
 {
-	char *p = mmap(NULL, length, prot, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	char *p = mmap(NULL, length, prot, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1,
+		       0);
 
 	if (p == MAP_FAILED) {
 		fprintf(stderr, "mmap of %zu bytes: %s\n", length, strerror(errno));

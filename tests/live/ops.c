@@ -165,7 +165,8 @@ static enum verdict op_grow(struct area *a, struct device *dev)
 	}
 	a->at = to;
 	a->length = 2 * length;
-	area_model_access(a, units, 2 * units, a->kind->flags & KIND_OBJECT ? NONE : a->access[0]);
+	area_model_access(a, units, 2 * units,
+			  a->kind->flags & KIND_OBJECT ? NONE : a->access[0]);
 	area_model_backing(a, units, 2 * units);
 	return area_agrees(a, dev);
 }
@@ -214,7 +215,9 @@ static enum verdict op_free(struct area *a, struct device *dev)
 
 static int prot_of(enum access access)
 {
-	return access == WRITE ? PROT_READ | PROT_WRITE : access == READ ? PROT_READ : PROT_NONE;
+	return access == WRITE	? PROT_READ | PROT_WRITE
+	       : access == READ ? PROT_READ
+				: PROT_NONE;
 }
 
 static enum verdict protect(struct area *a, struct device *dev, enum access to)
@@ -246,8 +249,9 @@ static enum verdict op_guard(struct area *a, struct device *dev)
 	enum access from = (enum access)a->access[0];
 
 	if (madvise(middle(a), middle_length(a), MADV_GUARD_INSTALL) && errno == EINVAL)
-		return live_skip("this kernel installs no guard pages here (anonymous memory: "
-				 "6.13, files: 6.15)");
+		return live_skip(
+			"this kernel installs no guard pages here (anonymous memory: "
+			"6.13, files: 6.15)");
 	area_model_access(a, first(a), past(a), NONE);
 	EXPECT(0, device_fence(dev, middle(a), middle_length(a)));
 	TRY(area_agrees(a, dev));

@@ -38,7 +38,8 @@ static enum verdict child(void *arg)
 	if (a->access[0] == WRITE) {
 		byte = CHILD;
 		EXPECT(0, device_write(&own, a->at + 1, &byte, 1));
-		CHECK((unsigned char)a->at[1] == CHILD, "the child does not see its device");
+		CHECK((unsigned char)a->at[1] == CHILD,
+		      "the child does not see its device");
 	}
 	device_close(&own);
 	return PASS;

@@ -62,8 +62,9 @@ static int c_process_madvise(char *at)
 
 static int c_dontneed_locked(char *at)
 {
-	return errno_of(mlock(at + 4 * PAGE, PAGE)) ?:
-	       errno_of(madvise(at + 4 * PAGE, 4 * PAGE, MADV_DONTNEED_LOCKED));
+	int err = errno_of(mlock(at + 4 * PAGE, PAGE));
+
+	return err ? err : errno_of(madvise(at + 4 * PAGE, 4 * PAGE, MADV_DONTNEED_LOCKED));
 }
 
 static int c_pageout(char *at)
@@ -129,8 +130,8 @@ static int c_mem_write(char *at)
 
 static int c_keep(char *at)
 {
-	char *to = mremap(at + 4 * PAGE, 4 * PAGE, 4 * PAGE, MREMAP_MAYMOVE | MREMAP_DONTUNMAP,
-			  NULL);
+	char *to = mremap(at + 4 * PAGE, 4 * PAGE, 4 * PAGE,
+			  MREMAP_MAYMOVE | MREMAP_DONTUNMAP, NULL);
 
 	return errno_of((long)(intptr_t)to);
 }
@@ -177,8 +178,9 @@ static int c_exchange(char *at)
 	char *side = live_map(4 * PAGE, RW);
 
 	side[0] = 77;
-	return errno_of((long)(intptr_t)mremap(side, 4 * PAGE, 4 * PAGE,
-					       MREMAP_MAYMOVE | MREMAP_FIXED, at + 4 * PAGE));
+	side = mremap(side, 4 * PAGE, 4 * PAGE, MREMAP_MAYMOVE | MREMAP_FIXED,
+		      at + 4 * PAGE);
+	return errno_of((long)(intptr_t)side);
 }
 
 static int c_vfork(char *at)
@@ -325,7 +327,8 @@ static enum verdict storm(const void *arg)
 	for (int i = 0; i < 4; i++) {
 		storms[i] = (struct storm){ at + i * 8 * PAGE, &stop };
 		EXPECT(0, device_byte(&dev, storms[i].at));
-		CHECK(!pthread_create(&threads[i], NULL, dontneed_loop, &storms[i]), "no thread");
+		CHECK(!pthread_create(&threads[i], NULL, dontneed_loop, &storms[i]),
+		      "no thread");
 	}
 	end = live_now_ns() + UINT64_C(1500000000);
 	while (live_now_ns() < end) {
@@ -418,7 +421,7 @@ static enum verdict orphan(const void *arg)
 	return PASS;
 }
 
-/* Guard pages in a mirrored file: armed for write protection, this would never return (G7). */
+/* Guard pages in a mirrored file: were it write-protected, this would never return (G7). */
 static enum verdict guard_in_file(const void *arg)
 {
 	char *at = memory(true);
@@ -438,9 +441,11 @@ static enum verdict guard_in_file(const void *arg)
 }
 
 #define CHANGES (sizeof(changes) / sizeof(changes[0]))
-#define ON_EACH(fn, what)                                                               \
-	{ .name = "ramdev " what, .run = fn, .arg = &live_drivers[0] },                 \
+/* clang-format off */
+#define ON_EACH(fn, what)                                                                  \
+	{ .name = "ramdev " what, .run = fn, .arg = &live_drivers[0] },                    \
 	{ .name = "gpu " what, .run = fn, .arg = &live_drivers[1] }
+/* clang-format on */
 
 int main(int argc, char **argv)
 {
@@ -453,7 +458,8 @@ int main(int argc, char **argv)
 	size_t n = 8;
 
 	for (size_t i = 0; i < CHANGES; i++)
-		cases[n++] = (struct live_case){ .name = changes[i].name, .run = each_change,
+		cases[n++] = (struct live_case){ .name = changes[i].name,
+						 .run = each_change,
 						 .arg = &changes[i] };
 	return live_main(argc, argv, cases, n);
 }

@@ -38,12 +38,13 @@ static void invalidate(void *priv, const struct hmm_event *event)
 {
 	struct inside *in = priv;
 
-	/* What a callback does to mirrored memory calls it again: acted upon once in eight. */
+	/* What a callback does to mirrored memory calls it again: act once in eight. */
 	if (in->calls++ % 8 == 0)
 		in->act(in);
 }
 
-static const struct hmm_notifier_ops ops = { .size = sizeof(ops), .invalidate = invalidate };
+static const struct hmm_notifier_ops ops = { .size = sizeof(ops),
+					     .invalidate = invalidate };
 
 static void act_malloc(struct inside *in)
 {
@@ -101,7 +102,8 @@ static void act_notifiers(struct inside *in)
 	static struct inside idle = { .act = act_malloc };
 	struct hmm_notifier *n;
 
-	if (hmm_notifier_insert(in->hmm, (uintptr_t)in->mirrored, PAGE, &quiet, &idle, &n)) {
+	if (hmm_notifier_insert(in->hmm, (uintptr_t)in->mirrored, PAGE, &quiet, &idle,
+				&n)) {
 		in->err = 1;
 		return;
 	}
@@ -123,7 +125,8 @@ static void act_copy(struct inside *in)
 {
 	uint64_t value;
 
-	in->err |= hmm_copy_from(in->hmm, &value, (uintptr_t)in->mirrored + PAGE, sizeof(value));
+	in->err |= hmm_copy_from(in->hmm, &value, (uintptr_t)in->mirrored + PAGE,
+				 sizeof(value));
 }
 
 /* ---- things done by the program meanwhile ---- */
@@ -194,7 +197,8 @@ static enum verdict act_while_churning(const void *arg)
 	in.hmm = devs[0].hmm;
 	EXPECT(0, hmm_notifier_insert(in.hmm, 0, UINTPTR_MAX, &ops, &in, &in.notifier));
 	for (unsigned i = 0; i < CHURNERS; i++) {
-		churners[i] = (struct churner){ .mirrored = at + i * 4 * PAGE, .stop = &stop,
+		churners[i] = (struct churner){ .mirrored = at + i * 4 * PAGE,
+						.stop = &stop,
 						.what = i };
 		pthread_create(&churners[i].thread, NULL, churn, &churners[i]);
 	}
@@ -230,7 +234,8 @@ static void act_remove(struct inside *in)
 static enum verdict alone(struct inside *in)
 {
 	uint64_t pfn = 0;
-	struct hmm_range range = { .size = sizeof(range), .pfns = &pfn,
+	struct hmm_range range = { .size = sizeof(range),
+				   .pfns = &pfn,
 				   .default_flags = HMM_PFN_REQ_FAULT };
 
 	in->mirrored = live_map(PAGE, RW);
@@ -251,7 +256,8 @@ static enum verdict removed_inside(const void *arg)
 		struct inside in = { .act = act_remove };
 
 		TRY(alone(&in));
-		if (i % 2) /* then the notifier holds the last reference, and drops it inside */
+		if (i %
+		    2) /* then the notifier holds the last reference, and drops it inside */
 			hmm_put(in.hmm);
 		SYS(madvise(in.mirrored, PAGE, MADV_DONTNEED));
 		if (!(i % 2)) {
@@ -407,7 +413,9 @@ static void live_and_end(const struct ending *ending)
 			_exit(99);
 	if (alone(&in) != PASS)
 		_exit(98);
-	c = (struct churner){ .mirrored = live_map(4 * PAGE, RW), .stop = &stop, .what = 2 };
+	c = (struct churner){ .mirrored = live_map(4 * PAGE, RW),
+			      .stop = &stop,
+			      .what = 2 };
 	if (device_byte(&devs[0], c.mirrored) || pthread_create(&c.thread, NULL, churn, &c))
 		_exit(97);
 	usleep(10000);
@@ -458,10 +466,11 @@ static enum verdict reopened(const void *arg)
 	atomic_bool stop = false;
 
 	for (unsigned i = 0; i < CHURNERS; i++) {
-		churners[i] = (struct churner){ .mirrored = at + i * 2 * PAGE, .stop = &stop,
+		churners[i] = (struct churner){ .mirrored = at + i * 2 * PAGE,
+						.stop = &stop,
 						.what = i };
-		pthread_create(&churners[i].thread, NULL,
-			       i == 3 ? churn : open_and_close, &churners[i]);
+		pthread_create(&churners[i].thread, NULL, i == 3 ? churn : open_and_close,
+			       &churners[i]);
 	}
 	usleep(1500000);
 	stop = true;
@@ -470,7 +479,10 @@ static enum verdict reopened(const void *arg)
 	return PASS;
 }
 
-#define INSIDE(act) { .name = "inside " #act, .run = act_while_churning, .arg = act }
+#define INSIDE(act)                                                                        \
+	{                                                                                  \
+		.name = "inside " #act, .run = act_while_churning, .arg = act              \
+	}
 #define ENDINGS (sizeof(endings) / sizeof(endings[0]))
 
 int main(int argc, char **argv)
@@ -491,7 +503,8 @@ int main(int argc, char **argv)
 	size_t n = 11;
 
 	for (size_t i = 0; i < ENDINGS; i++)
-		cases[n++] = (struct live_case){ .name = endings[i].name, .run = ends,
+		cases[n++] = (struct live_case){ .name = endings[i].name,
+						 .run = ends,
 						 .arg = &endings[i] };
 	return live_main(argc, argv, cases, n);
 }

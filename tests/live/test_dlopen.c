@@ -24,7 +24,8 @@ struct entry {
 	int (*open)(struct hmm **hmm);
 	void (*put)(struct hmm *hmm);
 	int (*insert)(struct hmm *hmm, uintptr_t start, size_t length,
-		      const struct hmm_notifier_ops *ops, void *priv, struct hmm_notifier **n);
+		      const struct hmm_notifier_ops *ops, void *priv,
+		      struct hmm_notifier **n);
 	void (*remove)(struct hmm_notifier *n);
 	int (*begin)(struct hmm_range *range);
 	int (*fault)(struct hmm_range *range);
@@ -54,12 +55,14 @@ static void invalidate(void *priv, const struct hmm_event *event)
 	++*(volatile unsigned *)priv;
 }
 
-static const struct hmm_notifier_ops ops = { .size = sizeof(ops), .invalidate = invalidate };
+static const struct hmm_notifier_ops ops = { .size = sizeof(ops),
+					     .invalidate = invalidate };
 
 static enum verdict use(struct entry *e)
 {
 	uint64_t pfn = 0;
-	struct hmm_range range = { .size = sizeof(range), .pfns = &pfn,
+	struct hmm_range range = { .size = sizeof(range),
+				   .pfns = &pfn,
 				   .default_flags = HMM_PFN_REQ_FAULT };
 	volatile unsigned told = 0;
 	char *at = live_map(4096, PROT_READ | PROT_WRITE);

@@ -25,8 +25,8 @@
 /* A sentence that helps names one of these. */
 static bool names_a_cure(const char *text)
 {
-	static const char *const cures[] = { "uhmm feature", "seccomp", "userfaultfd", "kernel",
-					     "ulimit", "UHMM_OS_WITHOUT" };
+	static const char *const cures[] = { "uhmm feature", "seccomp", "userfaultfd",
+					     "kernel",	     "ulimit",	"UHMM_OS_WITHOUT" };
 
 	for (size_t i = 0; i < sizeof(cures) / sizeof(cures[0]); i++)
 		if (strstr(text, cures[i]))
@@ -123,9 +123,9 @@ static enum verdict permission_without(const void *arg)
 /* Every errno of the interface has a sentence of its own. */
 static enum verdict sentences(const void *arg)
 {
-	static const int errs[] = { EPERM, ENOSYS, EOPNOTSUPP, EINVAL, EFAULT, EBUSY, ENODEV,
-				    EDEADLK, ENOMEM, EMFILE, EAGAIN, ESRCH, EACCES, EOVERFLOW,
-				    E2BIG };
+	static const int errs[] = { EPERM,  ENOSYS, EOPNOTSUPP, EINVAL,	   EFAULT,
+				    EBUSY,  ENODEV, EDEADLK,	ENOMEM,	   EMFILE,
+				    EAGAIN, ESRCH,  EACCES,	EOVERFLOW, E2BIG };
 
 	for (size_t i = 0; i < sizeof(errs) / sizeof(errs[0]); i++) {
 		char text[300];
@@ -155,7 +155,8 @@ static enum verdict left_sentence(const void *arg)
 	void *wrong;
 
 	EXPECT(0, device_open(&live_drivers[0], &dev));
-	SYS(munmap(at + PAGE, PAGE)); /* not before: the library's mappings would fit there */
+	SYS(munmap(at + PAGE,
+		   PAGE)); /* not before: the library's mappings would fit there */
 	EXPECT(-EFAULT, device_byte(&dev, at + PAGE));
 	CHECK(strstr(hmm_strerror(-EFAULT), "no mapping"), "%s", hmm_strerror(-EFAULT));
 	SYS(mprotect(at, PAGE, PROT_READ));
@@ -175,8 +176,11 @@ int main(int argc, char **argv)
 		{ .name = "without wp_async", .run = without_wp_async },
 		{ .name = "without descriptors", .run = without_descriptors },
 		{ .name = "tried again", .run = tried_again },
-		{ .name = "permission without perf", .run = permission_without, .arg = "perf" },
-		{ .name = "permission without perf, procmap_query", .run = permission_without,
+		{ .name = "permission without perf",
+		  .run = permission_without,
+		  .arg = "perf" },
+		{ .name = "permission without perf, procmap_query",
+		  .run = permission_without,
 		  .arg = "perf,procmap_query" },
 		{ .name = "sentences", .run = sentences },
 		{ .name = "left sentence", .run = left_sentence },

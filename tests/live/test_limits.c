@@ -60,7 +60,8 @@ int main(int argc, char **argv)
 			snprintf(names[n], sizeof(names[n]), "%s %s", live_drivers[d].name,
 				 limits[i].name);
 			pairs[n] = (struct pair){ &live_drivers[d], limits[i].run };
-			cases[n] = (struct live_case){ .name = names[n], .run = run_pair,
+			cases[n] = (struct live_case){ .name = names[n],
+						       .run = run_pair,
 						       .arg = &pairs[n] };
 		}
 	return live_main(argc, argv, cases, n);

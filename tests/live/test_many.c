@@ -68,7 +68,8 @@ static void count(void *priv, const struct hmm_event *event)
 
 static const struct hmm_notifier_ops ops = { .size = sizeof(ops), .invalidate = count };
 
-static enum verdict told(struct hmm *hmm, struct counted *all, char *at, size_t from, size_t to)
+static enum verdict told(struct hmm *hmm, struct counted *all, char *at, size_t from,
+			 size_t to)
 {
 	for (size_t i = 0; i < NOTIFIERS; i++)
 		all[i].calls = 0;
@@ -76,7 +77,8 @@ static enum verdict told(struct hmm *hmm, struct counted *all, char *at, size_t 
 	EXPECT(0, hmm_fence(hmm, (uintptr_t)at, NOTIFIERS * PAGE));
 	for (size_t i = 0; i < NOTIFIERS; i++)
 		CHECK(all[i].calls == (i >= from && i < to),
-		      "pages [%zu, %zu) changed; the notifier of page %zu was called %u times",
+		      "pages [%zu, %zu) changed; the notifier of page %zu was called %u "
+		      "times",
 		      from, to, i, all[i].calls);
 	return PASS;
 }
@@ -176,9 +178,13 @@ int main(int argc, char **argv)
 	static const struct live_case cases[] = {
 		{ .name = "32 devices", .run = devices },
 		{ .name = "100000 notifiers", .run = notifiers, .limit_s = 60 },
-		{ .name = "60000 mappings, ramdev", .run = mappings, .arg = &live_drivers[0],
+		{ .name = "60000 mappings, ramdev",
+		  .run = mappings,
+		  .arg = &live_drivers[0],
 		  .limit_s = 90 },
-		{ .name = "60000 mappings, gpu", .run = mappings, .arg = &live_drivers[1],
+		{ .name = "60000 mappings, gpu",
+		  .run = mappings,
+		  .arg = &live_drivers[1],
 		  .limit_s = 90 },
 	};
 

@@ -67,7 +67,8 @@ static enum verdict own_fault(char *bad, int sig, bool info)
 	EXPECT(before + 1, handled);
 	EXPECT(sig, fault_sig);
 	if (info)
-		CHECK(fault_addr == bad, "si_addr %p, expected %p", fault_addr, (void *)bad);
+		CHECK(fault_addr == bad, "si_addr %p, expected %p", fault_addr,
+		      (void *)bad);
 	return PASS;
 }
 
@@ -203,7 +204,8 @@ static enum verdict masked(const void *arg)
 	CHECK(sigismember(&now, SIGUSR1), "another signal was unblocked");
 	hmm_access_end(dev.hmm);
 	pthread_sigmask(SIG_BLOCK, NULL, &now);
-	CHECK(sigismember(&now, SIGSEGV) && sigismember(&now, SIGBUS), "the mask is not back");
+	CHECK(sigismember(&now, SIGSEGV) && sigismember(&now, SIGBUS),
+	      "the mask is not back");
 	/* Blocked, and outside a scope. */
 	EXPECT(-EFAULT, hmm_copy_from(dev.hmm, &value, (uintptr_t)bad, 8));
 	device_close(&dev);

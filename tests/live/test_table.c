@@ -100,14 +100,16 @@ static void run_rows(const struct choice *choice, struct live_count *count)
 {
 	for (unsigned d = 0; d < live_driver_count; d++)
 		for (unsigned k = 0; k < live_kind_count; k++) {
-			struct row row = { &live_drivers[d], &live_kinds[k], choice, count };
+			struct row row = { &live_drivers[d], &live_kinds[k], choice,
+					   count };
 			enum verdict verdict;
 			char name[120];
 
 			if (!listed(choice->driver, row.driver->name) ||
 			    !listed(choice->kind, row.kind->name))
 				continue;
-			snprintf(name, sizeof(name), "%s %s", row.driver->name, row.kind->name);
+			snprintf(name, sizeof(name), "%s %s", row.driver->name,
+				 row.kind->name);
 			verdict = live_child(run_row, &row, 60);
 			if (verdict != PASS)
 				live_note(count, name, verdict, live_reason());
@@ -155,7 +157,8 @@ static enum verdict everything(void *arg)
 	const struct row *row = arg;
 
 	if (row->choice->unprivileged && become_nobody())
-		return live_skip("root is needed to become somebody else: %s", strerror(errno));
+		return live_skip("root is needed to become somebody else: %s",
+				 strerror(errno));
 	run_rows(row->choice, row->count);
 	return PASS;
 }
@@ -168,8 +171,8 @@ int main(int argc, char **argv)
 	char *stack = alloca(STACK_BYTES + 4096);
 	enum verdict verdict;
 
-	count = mmap(NULL, sizeof(*count), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS,
-		     -1, 0);
+	count = mmap(NULL, sizeof(*count), PROT_READ | PROT_WRITE,
+		     MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	if (count == MAP_FAILED || options(argc, argv, &choice, &count->verbose))
 		return 2;
 	row.count = count;

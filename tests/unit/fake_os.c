@@ -221,14 +221,14 @@ static uint64_t readable_mask(unsigned n)
 	return mask;
 }
 
-static int ctx_poll(const struct os_ctx *ctxs, unsigned n, int timeout_ms, uint64_t *ready)
+static int ctx_poll(const struct os_ctx *ctxs, unsigned n, int64_t timeout_ns, uint64_t *ready)
 {
 	*ready = readable_mask(n);
-	while (!*ready && fake.threads && timeout_ms) {
-		usleep(100);
+	while (!*ready && fake.threads && timeout_ns) {
+		usleep(50);
 		*ready = readable_mask(n);
-		if (timeout_ms > 0 && --timeout_ms == 0)
-			break;
+		if (timeout_ns > 0)
+			timeout_ns = timeout_ns > 50000 ? timeout_ns - 50000 : 0;
 	}
 	return 0;
 }
@@ -482,6 +482,10 @@ static void wake(const uint32_t *word)
 		syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, INT32_MAX, NULL, NULL, 0);
 }
 
+static void os_yield(void)
+{
+}
+
 static void sleep_for(uint64_t ns)
 {
 	fake_point(FAKE_OP_SLEEP, FAKE_BEFORE, -1);
@@ -606,6 +610,7 @@ const struct os_ops fake_ops = {
 	.wait = wait_for,
 	.wake = wake,
 	.sleep = sleep_for,
+	.yield = os_yield,
 	.now = now,
 	.tid = tid,
 	.thread_start = thread_start,

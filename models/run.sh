@@ -1,0 +1,92 @@
+#!/bin/sh
+# SPDX-License-Identifier: LGPL-2.1-or-later OR BSD-2-Clause
+#
+# Check the models with spin: each world as it is must hold, with its states counted to the
+# end; each mutation of a rule must be refuted, or the model would not see that rule.
+# usage: run.sh [NAME...]	only the rows whose name is given
+set -u
+here=$(cd "$(dirname "$0")" && pwd)
+for tool in spin gcc; do
+	command -v $tool >/dev/null 2>&1 || { echo "models: no $tool on this machine: skipped"; exit 77; }
+done
+work=$(mktemp -d) || exit 1
+trap 'rm -rf "$work"' EXIT
+trap 'exit 1' INT TERM
+passed=0 failed=0
+
+# The worlds: as small as the failures allow that they must be able to show.
+race='-DTURNS=3 -DCLEARS=0'
+storm='-DTURNS=2 -DCLEARS=1 -DMAXGEN=2'
+locks='-DTURNS=2 -DCLEARS=0 -DMAXGEN=2 -DDEVICES=1 -DFORKS=1 -DNESTED=1'
+fails='-DTURNS=2 -DCLEARS=0 -DMAXGEN=2 -DFAILS=1'
+moves='-DTURNS=3 -DCHANGES=2'
+
+# check NAME MODEL holds|fails FLAGS...
+check()
+{
+	name=$1 model=$2 want=$3
+	shift 3
+	mkdir "$work/$name" && cd "$work/$name" || exit 1
+	if ! spin -a "$@" "$here/$model" >out 2>&1 ||
+	   ! gcc -O2 -w -DSAFETY -DCOLLAPSE -DMEMLIM=1900 -DVECTORSZ=2048 -o pan pan.c >>out 2>&1
+	then
+		cat out
+		result="does not compile"
+	else
+		timeout 300 ./pan -w24 -m100000 >out 2>&1
+		states=$(sed -n 's/^ *\([0-9.e+]*\) states, stored.*/\1/p' out)
+		if ! grep -q 'errors: ' out; then
+			result="no answer in 300 s"
+		elif grep -q 'errors: 0' out; then
+			result="holds"
+			grep -Eq 'Search not completed|max search depth too small' out &&
+				result="not searched to the end"
+		else
+			result="fails"
+			why=$(sed -n 's/^pan:1: \(.*\) (at depth.*/\1/p' out)
+		fi
+	fi
+	if [ "$result" = "$want" ]; then
+		passed=$((passed + 1)) verdict=ok
+	else
+		failed=$((failed + 1)) verdict=FAILED
+	fi
+	case $want/$result in
+	holds/holds) echo "$verdict $name: holds, $states states" ;;
+	fails/fails) echo "$verdict $name: refuted, $why" ;;
+	*) echo "$verdict $name: $result, expected: $want ($model $*)" ;;
+	esac
+	cd "$work" && rm -rf "${work:?}/$name"
+}
+
+row()
+{
+	[ -z "$only" ] || case " $only " in *" $1 "*) ;; *) return ;; esac
+	check "$@"
+}
+
+only=$*
+# shellcheck disable=SC2086 # the worlds are lists of flags
+{
+row race gate.pml holds $race
+row storm gate.pml holds $storm
+row locks gate.pml holds $locks
+row failing-munmap gate.pml holds $fails
+row moves contexts.pml holds $moves
+row read-before-close gate.pml fails $race -DMUT_READ_BEFORE_CLOSE
+row no-probe gate.pml fails $race -DMUT_NO_PROBE
+row no-recheck gate.pml fails $race -DMUT_NO_RECHECK
+row seq-after-callback gate.pml fails $race -DMUT_SEQ_AFTER_CALLBACK
+row erase-late gate.pml fails $race -DMUT_ERASE_LATE
+row erased-no-wait gate.pml fails $race -DMUT_ERASED_NO_WAIT
+row look-before-register gate.pml fails $race -DMUT_LOOK_BEFORE_REGISTER
+row trust-early gate.pml fails $race -DMUT_TRUST_EARLY
+row clear-keeps-seq gate.pml fails $storm -DMUT_CLEAR_KEEPS_SEQ
+row no-token gate.pml fails $locks -DMUT_NO_TOKEN
+row collapse-late gate.pml fails $locks -DMUT_COLLAPSE_LATE
+row reader-waits gate.pml fails $locks -DMUT_READER_WAITS
+row one-thread gate.pml fails $locks -DMUT_ONE_THREAD
+row enter-late contexts.pml fails $moves -DMUT_ENTER_LATE
+}
+echo "models: $passed passed, $failed failed"
+[ $failed -eq 0 ] && [ $passed -gt 0 ]
