@@ -129,6 +129,14 @@ static void print_changes(const struct churn_tally *tally, unsigned from, unsign
 	putchar('\n');
 }
 
+/* An apt list's name begins with the mirror's, which is nobody's business here. */
+static const char *list_name(const char *path)
+{
+	const char *dists = strstr(path, "_dists_");
+
+	return dists ? dists + strlen("_dists_") : path;
+}
+
 static void print_report(const struct options *options, const struct deb_graph *deb,
 			 const struct demo_result *result)
 {
@@ -143,7 +151,7 @@ static void print_report(const struct options *options, const struct deb_graph *
 							     : "the first counts",
 	       deb->virtuals, deb_graph_unresolved(deb));
 	for (size_t i = 0; i < options->files.count; i++)
-		printf("           %s\n", options->files.file[i].path);
+		printf("           %s\n", list_name(options->files.file[i].path));
 	printf("work       %u epochs, %" PRIu64 " launches, %.1f s; %" PRIu64
 	       " ranks and %" PRIu64 " names compared, %" PRIu64 " differ\n",
 	       result->epochs, result->launches, result->elapsed, result->ranks_compared,

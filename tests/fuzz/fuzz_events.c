@@ -24,9 +24,9 @@
 #include <sys/mman.h>
 
 #define RW (PROT_READ | PROT_WRITE)
-#define PAGES 40u
-#define HALF 20u /* pages the second device watches, from DEVICE_FROM */
-#define DEVICE_FROM 10u
+#define PAGES 16u
+#define HALF 8u /* pages the second device watches, from DEVICE_FROM */
+#define DEVICE_FROM 4u
 
 static struct {
 	const uint8_t *data;
