@@ -7,7 +7,7 @@
  *	bench_raw.c	 the plain way: PAGEMAP_SCAN, a userfaultfd context of one's own
  *	bench_fence.c	 fence
  *	bench_storm.c	 fence_storm
- *	bench_hit.c	 hit, tlb_hit
+ *	bench_hit.c	 hit, tlb_hit, gpu_load
  *	bench_look.c	 snapshot, sparse_1tib
  *	bench_fault.c	 device_fault_512, file_first_touch
  *	bench_unmap.c	 munmap_mirrored
@@ -75,6 +75,7 @@ void bench_fence(struct bench *bench);
 void bench_fence_storm(struct bench *bench);
 void bench_hit(struct bench *bench);
 void bench_tlb_hit(struct bench *bench);
+void bench_gpu_load(struct bench *bench);
 void bench_snapshot(struct bench *bench);
 void bench_sparse(struct bench *bench);
 void bench_device_fault(struct bench *bench);

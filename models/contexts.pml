@@ -31,6 +31,7 @@ byte unread[2];		/* changes of a context whose message is not handed over */
 byte queued[2];		/* handed to the worker, not yet done */
 byte entry = NONE;		/* the map: which context to ask */
 bool moved[2];		/* the queued change is a REMAP to the page: claim it afterwards */
+byte leaving = NONE;	/* whose event has last taken something out of the map */
 byte nseq = 0;
 bool register_lock = false;
 
@@ -75,10 +76,13 @@ end:	do
 
 /* Erase what is this context's, raise, call back; then claim for it what was moved here. */
 inline deliver(c) {
-	if
-	:: entry == c -> entry = NONE
-	:: else
-	fi;
+	atomic {	/* under the map's lock */
+		leaving = c;
+		if
+		:: entry == c -> entry = NONE
+		:: else
+		fi
+	};
 	nseq++;
 	atomic { table = 0; claim = moved[c]; moved[c] = false };
 	if
@@ -106,14 +110,19 @@ end:	do
 	od
 }
 
-/* The gate of the context that the map names; of the others what is handed over. */
+/* The gate of the context that the map names; and what was handed over of the one whose
+ * entry the worker has last taken out. */
 inline fence() {
-	c = entry;
+	atomic { c = entry; out = leaving };
 	if
-	:: c == 0 -> !unread[0] && !queued[0]; !queued[1]
-	:: c == 1 -> !unread[1] && !queued[1]; !queued[0]
-	:: else -> !queued[0]; !queued[1]
-	fi
+	:: c != NONE -> !unread[c] && !queued[c]
+	:: else
+	fi;
+	if
+	:: out != NONE -> !queued[out]
+	:: else
+	fi;
+	out = 0
 }
 
 inline fault() {
@@ -173,7 +182,7 @@ byte turns = TURNS;
 
 active [DEVICES] proctype device()
 {
-	byte floor, look, s, c;
+	byte floor, look, s, c, out;
 	bool force, clear;
 	bool ok = true;
 

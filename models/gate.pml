@@ -266,7 +266,8 @@ inline fence() {
 #ifdef MUT_ERASED_NO_WAIT
 		skip
 #else
-		/* The worker may just have erased it, with the callback still to come. */
+		/* The worker may just have erased it, with the callback still to come. (The
+		 * library waits if the range is the one that was last erased.) */
 		t = pushed;
 		done >= t
 #endif

@@ -135,6 +135,7 @@ struct mirrored {
 	unsigned ctx;
 	int prot;
 	bool sysv, anon;
+	uint32_t segment; /* sysv: its inode, which is its shmid */
 };
 int vmas_mirror(struct hmm *hmm, const struct os_vma *vma);
 void vmas_claim(struct hmm *hmm, unsigned ctx, uintptr_t start, uintptr_t end);

@@ -64,13 +64,15 @@ uint64_t side_push(struct hmm *hmm, const struct event *event)
 	return target;
 }
 
-/* Is [start, end) of a SysV segment's VMA still the one that was registered? */
-static bool token_holds(struct hmm *hmm, uintptr_t start)
+/* Is this VMA still the SysV segment that was registered? Another mapping with the token may
+ * have been moved here. */
+static bool segment_holds(struct hmm *hmm, const struct mirrored *m, const struct os_vma *vma,
+			  uintptr_t start)
 {
 	struct os_run run;
 	uintptr_t next;
 
-	return hmm->os->scan(&hmm->mm, start, start + PAGE, OS_SCAN_CHECK, &run, 1, &next) >= 0;
+	return (uint32_t)vma->inode == m->segment && hmm->os->scan(&hmm->mm, start, start + PAGE, OS_SCAN_CHECK, &run, 1, &next) >= 0;
 }
 
 /*
@@ -111,7 +113,7 @@ static void compare_one(struct hmm *hmm, const struct mirrored *m)
 		if (err || from >= m->end)
 			return;
 		to = vma.end < m->end ? vma.end : m->end;
-		if (m->sysv && !token_holds(hmm, from))
+		if (m->sysv && !segment_holds(hmm, m, &vma, from))
 			gone(hmm, m, from, to);
 		else if (vma.prot != m->prot)
 			changed(hmm, from, to, vma.prot);

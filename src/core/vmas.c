@@ -23,6 +23,7 @@
 #define VALUE_PROT_SHIFT 8
 #define VALUE_SYSV (1u << 16)
 #define VALUE_ANON (1u << 17)
+#define VALUE_SEGMENT_SHIFT 32
 
 static struct mirrored unpack(const struct range_entry *entry)
 {
@@ -33,13 +34,14 @@ static struct mirrored unpack(const struct range_entry *entry)
 		.prot = (entry->value >> VALUE_PROT_SHIFT) & 7,
 		.sysv = entry->value & VALUE_SYSV,
 		.anon = entry->value & VALUE_ANON,
+		.segment = (uint32_t)(entry->value >> VALUE_SEGMENT_SHIFT),
 	};
 }
 
 static uint64_t pack(const struct mirrored *m)
 {
 	return m->ctx | (uint64_t)(m->prot & 7) << VALUE_PROT_SHIFT | (m->sysv ? VALUE_SYSV : 0) |
-	       (m->anon ? VALUE_ANON : 0);
+	       (m->anon ? VALUE_ANON : 0) | (uint64_t)m->segment << VALUE_SEGMENT_SHIFT;
 }
 
 /* Counts follow the map: each change of it goes through here. Under vmas_lock. */
@@ -239,7 +241,10 @@ static unsigned choose(struct hmm *hmm, const struct mirrored *want, enum overla
 	return ctx < CONTEXTS ? ctx : hmm->next_ctx++ % CONTEXTS;
 }
 
-/* The map's permission changes after its change has been pushed, or no fence would see it. */
+/*
+ * The map's permission changes after its change has been pushed, or no fence would see it.
+ * What a SysV segment was replaced by counts as changed: without perf nobody else says so.
+ */
 static void tell_permission(struct hmm *hmm, const struct mirrored *want)
 {
 	struct event event = { .kind = EVENT_PROTECTION };
@@ -249,7 +254,7 @@ static void tell_permission(struct hmm *hmm, const struct mirrored *want)
 	while (start < want->end && vmas_next(hmm, start, want->end, &m)) {
 		event.start = m.start > start ? m.start : start;
 		event.end = m.end < want->end ? m.end : want->end;
-		if (m.prot != want->prot)
+		if (m.prot != want->prot || m.sysv)
 			side_push(hmm, &event);
 		start = event.end;
 	}
@@ -257,9 +262,11 @@ static void tell_permission(struct hmm *hmm, const struct mirrored *want)
 
 static struct mirrored describe(const struct os_vma *vma)
 {
+	bool sysv = vma->kind == OS_VMA_SYSV;
+
 	return (struct mirrored){ .start = vma->start, .end = vma->end, .prot = vma->prot,
-				  .sysv = vma->kind == OS_VMA_SYSV,
-				  .anon = !vma->shared && !vma->inode };
+				  .sysv = sysv, .anon = !vma->shared && !vma->inode,
+				  .segment = sysv ? (uint32_t)vma->inode : 0 };
 }
 
 /*
@@ -275,7 +282,7 @@ static bool as_described(struct hmm *hmm, const struct mirrored *m)
 		return false;
 	now = describe(&vma);
 	return now.start <= m->start && now.end >= m->end && now.sysv == m->sysv &&
-	       now.anon == m->anon;
+	       now.anon == m->anon && now.segment == m->segment;
 }
 
 /*
@@ -397,9 +404,12 @@ void vmas_claim(struct hmm *hmm, unsigned ctx, uintptr_t start, uintptr_t end)
 	while (start < end && !hmm->os->vma_find(&hmm->mm, start, &vma) && vma.start < end) {
 		struct mirrored m = describe(&vma);
 
-		/* An entry of another context stays until that context's own event. */
-		if (has_token(hmm, &vma) && !vmas_overlap(hmm, m.start, m.end))
-			try_context(hmm, &m, ctx, false);
+		/* Another context's entry there is of what the move replaced, if this context
+		 * has the mapping now; and what devices had of it the REMAP has taken away. */
+		m.start = m.start > start ? m.start : start;
+		m.end = m.end < end ? m.end : end;
+		if (has_token(hmm, &vma))
+			try_context(hmm, &m, ctx, true);
 		start = vma.end;
 	}
 	lock_drop(&hmm->register_lock);

@@ -64,7 +64,8 @@ int uffd_new(bool *user_only)
 	}
 	fd = new_by_call(UFFD_USER_MODE_ONLY);
 	*user_only = fd >= 0;
-	return fd >= 0 ? fd : err;
+	/* Refused likewise: the first answer. No descriptor left: this one. */
+	return fd == -EPERM || fd == -EINVAL ? err : fd;
 }
 
 /* -EPERM EVENT_FORK is not granted; -EOPNOTSUPP a feature is unknown here. */
