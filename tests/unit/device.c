@@ -18,6 +18,7 @@
 static void invalidate(void *priv, const struct hmm_event *event)
 {
 	struct device *device = priv;
+	void (*inside)(struct device *, const struct hmm_event *);
 	uintptr_t start = event->start > FAKE_BASE ? event->start : FAKE_BASE;
 	uintptr_t end = event->end < fake_addr(FAKE_PAGES) ? event->end : fake_addr(FAKE_PAGES);
 
@@ -28,8 +29,9 @@ static void invalidate(void *priv, const struct hmm_event *event)
 		memset(&device->entry[fake_number(start)], 0,
 		       (fake_number(end) - fake_number(start)) * sizeof(device->entry[0]));
 	pthread_mutex_unlock(&device->lock);
-	if (device->inside)
-		device->inside(device, event);
+	inside = device->inside;
+	if (inside)
+		inside(device, event);
 }
 
 static void release(void *priv)
@@ -66,6 +68,7 @@ static int program(const struct hmm_range *range, void *arg)
 	unsigned first = fake_number(range->start), end = fake_number(range->end);
 	struct device *device = arg;
 
+	fake_lock();
 	for (unsigned i = first; i < end; i++) {
 		uint64_t pfn = range->pfns[i - first];
 
@@ -76,6 +79,7 @@ static int program(const struct hmm_range *range, void *arg)
 			.stamp = fake.stamp,
 		};
 	}
+	fake_unlock();
 	return 0;
 }
 
@@ -112,13 +116,14 @@ unsigned device_told(const struct device *device)
 
 void device_floor(struct device_floor *floor)
 {
+	fake_lock();
 	floor->stamp = fake.stamp;
 	for (unsigned i = 0; i < fake.pages; i++) {
 		floor->page[i].mapped = fake.page[i].mapped;
 		floor->page[i].prot = fake.page[i].prot;
 		floor->page[i].identity = fake.page[i].identity;
-		floor->page[i].prot_stamp = fake.page[i].prot_stamp;
 	}
+	fake_unlock();
 }
 
 static bool forbidden(const struct device_entry *e, int prot)
@@ -142,10 +147,14 @@ static bool is_stale(const struct device_entry *e, const struct device_floor *fl
 
 int device_stale(const struct device *device, const struct device_floor *floor)
 {
-	for (unsigned i = 0; i < fake.pages; i++)
+	int stale = -1;
+
+	fake_lock();
+	for (unsigned i = 0; i < fake.pages && stale < 0; i++)
 		if (is_stale(&device->entry[i], floor, i))
-			return (int)i;
-	return -1;
+			stale = (int)i;
+	fake_unlock();
+	return stale;
 }
 
 void device_fence_is_sound(struct device *device)

@@ -25,7 +25,7 @@ struct device {
 	unsigned released;
 	struct hmm_event last;
 	/* Called in the callback, after the entries are cleared. May be NULL. */
-	void (*inside)(struct device *device, const struct hmm_event *event);
+	void (*_Atomic inside)(struct device *device, const struct hmm_event *event);
 	void *arg;
 };
 
@@ -44,7 +44,7 @@ struct device_floor {
 	struct {
 		bool mapped;
 		int prot;
-		uint64_t identity, prot_stamp;
+		uint64_t identity;
 	} page[FAKE_PAGES];
 };
 

@@ -152,7 +152,6 @@ static void clear(unsigned page, unsigned n)
 	for (unsigned i = page; i < page + n; i++)
 		fake.page[i] = (struct fake_page){ .ctx = FAKE_NO_CTX,
 						   .identity = ++fake.stamp,
-						   .prot_stamp = fake.stamp,
 						   .seen = { fake.page[i].seen[0],
 							     fake.page[i].seen[1] } };
 }
@@ -214,7 +213,6 @@ void fake_protect(unsigned page, unsigned n, int prot)
 	fake_lock();
 	for (unsigned i = page; i < page + n; i++) {
 		fake.page[i].prot = (uint8_t)prot;
-		fake.page[i].prot_stamp = ++fake.stamp;
 	}
 	record(page, n, prot);
 	fake_unlock();
@@ -248,7 +246,6 @@ void fake_remap(unsigned from, unsigned to, unsigned n, bool dontunmap)
 		memcpy(d->seen, seen, sizeof(seen));
 		d->identity = ++fake.stamp;
 		s->identity = ++fake.stamp;
-		s->prot_stamp = d->prot_stamp = fake.stamp;
 		s->flags = 0;
 	}
 	if (ctx >= 0 && ctx < (int)CONTEXTS)

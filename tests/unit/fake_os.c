@@ -87,23 +87,47 @@ void fake_fail(const char *fmt, ...)
 void fake_at(enum fake_op op, enum fake_when when, int ctx, unsigned nth, fake_action action,
 	     void *arg)
 {
-	for (unsigned i = 0; i < HOOKS; i++)
-		if (!hook[i].action) {
-			hook[i].op = op;
-			hook[i].when = when;
-			hook[i].ctx = ctx;
-			hook[i].nth = nth;
-			hook[i].seen = 0;
-			hook[i].arg = arg;
-			hook[i].action = action;
-			return;
-		}
-	fake_fail("more than %u actions", HOOKS);
+	unsigned i = 0;
+
+	fake_lock();
+	while (i < HOOKS && hook[i].action)
+		i++;
+	if (i == HOOKS)
+		fake_fail("more than %u actions", HOOKS);
+	hook[i].op = op;
+	hook[i].when = when;
+	hook[i].ctx = ctx;
+	hook[i].nth = nth;
+	hook[i].seen = 0;
+	hook[i].arg = arg;
+	hook[i].action = action;
+	fake_unlock();
 }
 
 void fake_forget(void)
 {
+	fake_lock();
 	memset(hook, 0, sizeof(hook));
+	fake_unlock();
+}
+
+/* The action of slot i, if it is due here. */
+static fake_action due(unsigned i, enum fake_op op, enum fake_when when, int ctx, void **arg)
+{
+	fake_action action;
+
+	fake_lock();
+	action = hook[i].action;
+	if (action && (hook[i].op != op || hook[i].when != when ||
+		       (hook[i].ctx >= 0 && hook[i].ctx != ctx)))
+		action = NULL;
+	if (action && ++hook[i].seen != hook[i].nth && hook[i].nth)
+		action = NULL;
+	else if (action && hook[i].nth)
+		hook[i].action = NULL;
+	*arg = hook[i].arg;
+	fake_unlock();
+	return action;
 }
 
 int fake_point(enum fake_op op, enum fake_when when, int ctx)
@@ -112,20 +136,12 @@ int fake_point(enum fake_op op, enum fake_when when, int ctx)
 
 	if (when == FAKE_BEFORE)
 		__atomic_fetch_add(&fake.calls[op], 1, __ATOMIC_RELAXED);
-	for (unsigned i = 0; i < HOOKS; i++) {
-		fake_action action = hook[i].action;
+	for (unsigned i = 0; i < HOOKS && !err; i++) {
+		void *arg;
+		fake_action action = due(i, op, when, ctx, &arg);
 
-		if (!action || hook[i].op != op || hook[i].when != when ||
-		    (hook[i].ctx >= 0 && hook[i].ctx != ctx))
-			continue;
-		hook[i].seen++;
-		if (hook[i].nth && hook[i].nth != hook[i].seen)
-			continue;
-		if (hook[i].nth)
-			hook[i].action = NULL;
-		err = action(hook[i].arg);
-		if (err)
-			break;
+		if (action)
+			err = action(arg);
 	}
 	return err;
 }

@@ -72,7 +72,6 @@ struct fake_page {
 	unsigned flags;	 /* OS_PAGE_*, 0 absent */
 	uint64_t identity;
 	uint64_t seen[2]; /* by fake.level, so that a look inside another does not hide it */
-	uint64_t prot_stamp; /* of the last change of permission */
 };
 
 enum fake_state { FAKE_LET_GO, FAKE_QUEUED, FAKE_READ, FAKE_GONE };

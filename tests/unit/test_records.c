@@ -98,7 +98,6 @@ static void lost_record(void **state)
 {
 	begin(*state);
 	fake.page[P].prot = PROT_READ; /* changed, and no record of it */
-	fake.page[P].prot_stamp = ++fake.stamp;
 	fake.overflow = true;
 	device_fence_is_sound(&device);
 	assert_false(device.entry[P].valid);
