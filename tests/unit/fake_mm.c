@@ -211,9 +211,9 @@ void fake_shmdt(unsigned page, unsigned n)
 void fake_protect(unsigned page, unsigned n, int prot)
 {
 	fake_lock();
-	for (unsigned i = page; i < page + n; i++) {
+	for (unsigned i = page; i < page + n; i++)
 		fake.page[i].prot = (uint8_t)prot;
-	}
+	fake.stamp++;
 	record(page, n, prot);
 	fake_unlock();
 }
