@@ -303,18 +303,6 @@ static const struct step {
 	{"sparse bind", sparse_bind},
 };
 
-static int usable(char *why, size_t size)
-{
-	struct hmm *hmm;
-	int err = hmm_open(&hmm);
-
-	if (err)
-		snprintf(why, size, "%s", hmm_strerror(err));
-	else
-		hmm_put(hmm);
-	return err;
-}
-
 static int run_steps(struct test *test, char *why, size_t size)
 {
 	struct gpu_stats stats = {.size = sizeof(stats)};
@@ -361,6 +349,6 @@ const struct uhmm_driver uhmm_driver_gpu = {
 	.name = "gpu",
 	.stands_for = "nouveau SVM",
 	.what = "software GPU: SMs with TLBs, page table, fault buffer, replay and cancel",
-	.usable = usable,
+	.usable = uhmm_driver_needs_mirror,
 	.selftest = selftest,
 };

@@ -154,18 +154,6 @@ static const struct step {
 	{"a look at another process", another_process},
 };
 
-static int usable(char *why, size_t size)
-{
-	struct hmm *hmm;
-	int err = hmm_open(&hmm);
-
-	if (err)
-		snprintf(why, size, "%s", hmm_strerror(err));
-	else
-		hmm_put(hmm);
-	return err;
-}
-
 static int selftest(char *why, size_t size)
 {
 	char *memory = map_at(NULL, 0);
@@ -200,6 +188,6 @@ const struct uhmm_driver uhmm_driver_ramdev = {
 	.name = "ramdev",
 	.stands_for = "lib/test_hmm",
 	.what = "the smallest driver: reads and writes by the program's pointers",
-	.usable = usable,
+	.usable = uhmm_driver_needs_mirror,
 	.selftest = selftest,
 };

@@ -10,6 +10,26 @@
 #define UHMM_DRIVER_H
 
 #include <stddef.h>
+#include <stdio.h>
+
+#include <uhmm/hmm.h>
+
+/**
+ * uhmm_driver_needs_mirror() - "usable" of a driver that needs a mirror and no more
+ * @why: hmm_open()'s reason if there is none; @size: of @why
+ * Return: 0, or negative errno.
+ */
+static inline int uhmm_driver_needs_mirror(char *why, size_t size)
+{
+	struct hmm *hmm;
+	int err = hmm_open(&hmm);
+
+	if (err)
+		snprintf(why, size, "%s", hmm_strerror(err));
+	else
+		hmm_put(hmm);
+	return err;
+}
 
 /**
  * struct uhmm_driver - an entry of the table
