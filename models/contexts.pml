@@ -42,9 +42,9 @@ inline lock(l) { atomic { !l -> l = true } }
 inline unlock(l) { l = false }
 
 /*
- * UFFDIO_REGISTER (EBUSY when the other context has it) and entering, both under the map's
- * lock: an event delivered in between would find nothing to erase, and the entry that
- * comes after it would name a context that nothing will ever correct.
+ * UFFDIO_REGISTER (EBUSY when the other context has it) and entering, as one step: an event
+ * delivered in between would find nothing to erase, and the entry that comes after it
+ * would name a context that the VMA does not have. (The library starts over then.)
  */
 inline try(ctx) {
 	atomic {

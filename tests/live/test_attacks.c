@@ -356,7 +356,7 @@ static enum verdict storm(const void *arg)
 /* New data that is written after DONTNEED has returned is never lost, device or not. */
 static enum verdict new_data(const void *arg)
 {
-	char *at = live_map(4 * PAGE, RW);
+	char *at = live_map(6 * PAGE, RW); /* the storm takes the last four */
 	const struct driver *driver = arg;
 	struct storm s = { .at = at + 2 * PAGE };
 	atomic_bool stop = false;

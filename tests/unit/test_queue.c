@@ -229,13 +229,43 @@ static void a_full_queue_collapses(void **state)
 	assert_false(device.entry[5].valid);
 	assert_false(device.entry[110].valid); /* everything */
 	assert_true(device_told(&device) < 40);
-	/* The map of VMAs still has what was unmapped; the token finds that. */
+	/* The map of VMAs has forgotten them all, and they are found again. */
 	for (unsigned page = 4; page < 7; page++) {
 		assert_int_equal(device_fault(&device, page, 1, true), 0);
 		fake_dontneed(page, 1);
 		device_fence_is_sound(&device);
 		assert_false(device.entry[page].valid);
 	}
+	device_close(&device);
+}
+
+/*
+ * What a collapse hides may be that a mapping of another context was moved over one of
+ * this context. Whoever then trusts the map asks the wrong context (G1): the token is there.
+ */
+static void a_collapse_forgets_whose_mappings_they_are(void **state)
+{
+	struct hmm *hmm = *state;
+
+	fake_map(100, 8, FAKE_ANON, RW);
+	fake_map(300, 8, FAKE_SHMEM, RW);
+	device_open(&device, hmm, 0, 0);
+	assert_int_equal(device_fault(&device, 100, 8, true), 0);
+	assert_int_equal(device_fault(&device, 300, 8, true), 0);
+	assert_int_not_equal(fake_ctx_of(100), fake_ctx_of(300));
+	for (unsigned i = 0; i < QUEUE_SLOTS + 10; i++) {
+		fake_dontneed(101, 1);
+		fake_dontneed(301, 1);
+	}
+	fake_remap(300, 100, 8, false); /* its messages are dropped, of both contexts */
+	fake_reader();
+	device_fence_is_sound(&device);
+	assert_int_equal(device_fault(&device, 100, 8, true), 0);
+	/* mremap leaves no record; and a fence of everything would ask every context. */
+	fake_map(500, 1, FAKE_ANON, RW);
+	fake_remap(500, 103, 1, false);
+	assert_int_equal(hmm_fence(hmm, fake_addr(103), PAGE), 0);
+	assert_false(device.entry[103].valid);
 	device_close(&device);
 }
 
@@ -293,6 +323,8 @@ int main(void)
 		cmocka_unit_test(nothing_is_lost_between_two_threads),
 		cmocka_unit_test_setup_teardown(a_full_queue_collapses, fake_setup,
 						fake_teardown),
+		cmocka_unit_test_setup_teardown(a_collapse_forgets_whose_mappings_they_are,
+						fake_setup, fake_teardown),
 		cmocka_unit_test_setup_teardown(several_wait_at_once, setup_threads,
 						fake_teardown),
 	};

@@ -13,9 +13,11 @@
 #include <cmocka.h>
 
 #include <errno.h>
+#include <semaphore.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #define RW (PROT_READ | PROT_WRITE)
 #define V HMM_PFN_VALID
@@ -519,6 +521,65 @@ static void the_loop_retries(void **state)
 	device_close(&device);
 }
 
+static pthread_mutex_t busy_lock = PTHREAD_MUTEX_INITIALIZER;
+static sem_t looked;
+
+static int has_looked(void *arg)
+{
+	sem_post(&looked);
+	return 0;
+}
+
+static int no_stale_answer(const struct hmm_range *range, void *arg)
+{
+	struct call *call = arg;
+
+	call->times++;
+	assert_false(hmm_notifier_read_retry(range));
+	return 0;
+}
+
+static void *run_the_loop(void *arg)
+{
+	struct call call = { 0 };
+
+	if (hmm_range_program(arg, 0, &busy_lock, no_stale_answer, &call))
+		return NULL;
+	return (void *)(uintptr_t)call.times;
+}
+
+/* It has its answer and waits for the driver's lock; meanwhile the driver is told. */
+static void told_while_it_waits_for_the_lock(void **state)
+{
+	struct hmm_range range;
+	pthread_t thread;
+	void *times;
+
+	fake_reset();
+	fake.threads = true;
+	*state = fake_open();
+	sem_init(&looked, 0, 0);
+	device_open(&device, *state, 0, 0);
+	fake_map(10, 1, FAKE_ANON, RW);
+	range = range_of(*state, 10, 1);
+	range.notifier = device.notifier;
+	range.default_flags = FAULT;
+	assert_int_equal(device_fault(&device, 10, 1, false), 0);
+	pthread_mutex_lock(&busy_lock);
+	fake_at(FAKE_OP_SCAN, FAKE_AFTER, -1, 0, has_looked, NULL);
+	assert_int_equal(pthread_create(&thread, NULL, run_the_loop, &range), 0);
+	sem_wait(&looked);
+	usleep(20000); /* to the lock */
+	fake_dontneed(10, 1);
+	assert_int_equal(hmm_notifier_fence(device.notifier), 0);
+	pthread_mutex_unlock(&busy_lock);
+	pthread_join(thread, &times);
+	assert_true(times == (void *)1);
+	fake_forget();
+	device_close(&device);
+	sem_destroy(&looked);
+}
+
 static void the_loop_gives_up(void **state)
 {
 	struct hmm_range range = range_of(*state, 10, 2);
@@ -585,6 +646,7 @@ int main(void)
 		TEST(dax_says_so),
 		TEST(many_runs),
 		TEST(the_loop_retries),
+		cmocka_unit_test_teardown(told_while_it_waits_for_the_lock, fake_teardown),
 		TEST(the_loop_gives_up),
 		TEST(the_loop_fails),
 	};

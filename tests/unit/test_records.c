@@ -320,6 +320,68 @@ static void another_segment_in_its_place(void **state)
 	end();
 }
 
+static int replaced_by_a_segment(void *arg)
+{
+	fake_map(0, 8, FAKE_SYSV, RW);
+	return 0;
+}
+
+/* It was a file when it was looked at, and a segment when it was registered: the map must
+ * know that it can leave without a word. */
+static void becomes_a_segment(void **state)
+{
+	fake_map(0, 8, FAKE_SHARED_FILE, RW);
+	device_open(&device, *state, 0, 0);
+	fake_at(FAKE_OP_REGISTER, FAKE_BEFORE, -1, 1, replaced_by_a_segment, NULL);
+	assert_int_equal(device_fault(&device, 0, 8, true), 0);
+	assert_true(device.entry[P].valid);
+	fake_shmdt(0, 8);
+	device_fence_is_sound(&device);
+	assert_false(device.entry[P].valid);
+	end();
+}
+
+/* Moved to where a segment was, token and all. */
+static void another_mapping_moved_to_its_place(void **state)
+{
+	attach(*state);
+	fake_map(20, 8, FAKE_ANON, RW);
+	assert_int_equal(device_fault(&device, 20, 8, true), 0);
+	fake_shmdt(0, 8);
+	fake.hold_queue = true; /* the fence must not hear it from the REMAP */
+	fake_remap(20, 0, 8, false);
+	fake.hold_queue = false;
+	assert_int_equal(hmm_fence(*state, fake_addr(P), PAGE), 0);
+	assert_false(device.entry[P].valid);
+	fake_queue_all();
+	assert_int_equal(device_fault(&device, P, 1, true), 0);
+	fake_dontneed(P, 1);
+	device_fence_is_sound(&device);
+	assert_false(device.entry[P].valid);
+	end();
+}
+
+/* What left without a message is found by the fault that comes first; it tells the rest. */
+static void silently_replaced(void **state)
+{
+	uint64_t pfn = 0;
+	struct hmm_range range = { .size = sizeof(range), .hmm = *state,
+				   .start = fake_addr(P), .end = fake_addr(P + 1),
+				   .pfns = &pfn, .default_flags = HMM_PFN_REQ_FAULT };
+
+	begin(*state);
+	device_open(&other, *state, 0, 0);
+	range.notifier = other.notifier;
+	assert_int_equal(hmm_notifier_read_begin(&range), 0);
+	fake_shmdt(0, 8);
+	fake_map(0, 8, FAKE_ANON, RW);
+	assert_int_equal(hmm_range_fault(&range), 0);
+	device_fence_is_sound(&device);
+	assert_false(device.entry[P].valid);
+	device_close(&other);
+	end();
+}
+
 /* Another device's fault registers the new segment before anybody has fenced: the token is
  * good again, and the first device still has the old one (G1). */
 static void another_segment_registered_already(void **state)
@@ -368,6 +430,12 @@ int main(void)
 		NO_PERF(detached),
 		PERF(another_segment_in_its_place),
 		NO_PERF(another_segment_in_its_place),
+		PERF(becomes_a_segment),
+		NO_PERF(becomes_a_segment),
+		PERF(another_mapping_moved_to_its_place),
+		NO_PERF(another_mapping_moved_to_its_place),
+		PERF(silently_replaced),
+		NO_PERF(silently_replaced),
 		PERF(another_segment_registered_already),
 		NO_PERF(another_segment_registered_already),
 	};

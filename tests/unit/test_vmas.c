@@ -282,6 +282,24 @@ static void moved_here_behind_the_maps_back(void **state)
 	end();
 }
 
+/* What was there left without a word, and its entry is still in the map; then a mapping of
+ * another context is moved there: the REMAP sets the entry right. */
+static void moved_onto_a_stale_entry(void **state)
+{
+	begin(*state);
+	fake_map(10, 4, FAKE_ANON, RW);
+	fake_map(20, 4, FAKE_ANON, RW);
+	assert_int_equal(device_fault(&device, 10, 4, true), 0);
+	assert_int_equal(device_fault(&device, 20, 4, true), 0);
+	assert_int_not_equal(fake_ctx_of(10), fake_ctx_of(20));
+	fake_shmdt(10, 4);
+	fake_remap(20, 10, 4, false);
+	fake_settle();
+	tells(11);
+	tells(12);
+	end();
+}
+
 /* mremap grows a mapping in place without a word: the new part has no registration. */
 static void grown_in_place(void **state)
 {
@@ -363,6 +381,36 @@ static void no_memory(void **state)
 	every_allocation_fails(*state);
 }
 
+/* Without perf a fence that finds a permission changed cuts an entry in three. When the
+ * last piece finds no memory the map is not trusted any more (G1 holds all the same). */
+static void no_memory_to_cut(void **state)
+{
+	bool lost = false;
+
+	for (unsigned n = 8; n < 70; n++)
+		for (long nth = 1; nth < 4; nth++) {
+			fake_reset();
+			fake.no_perf = true;
+			*state = fake_open();
+			begin(*state);
+			for (unsigned i = 0; i < n; i++)
+				fake_map(10 + 4 * i, 3, FAKE_ANON, RW);
+			assert_int_equal(fault_many(11, n), 0);
+			fake_protect(11 + 4 * (n / 2), 1, PROT_READ);
+			fail_at = nth;
+			device_fence_is_sound(&device);
+			fail_at = 0;
+			lost |= fake.hmm->map_lost;
+			assert_int_equal(device_fault(&device, 11 + 4 * (n / 2), 1, false), 0);
+			fake_dontneed(11 + 4 * (n / 2), 1);
+			device_fence_is_sound(&device);
+			assert_false(device.entry[11 + 4 * (n / 2)].valid);
+			end();
+			fake_close(*state);
+		}
+	assert_true(lost);
+}
+
 static void no_memory_for_a_notifier(void **state)
 {
 	static const struct hmm_notifier_ops ops = { sizeof(ops), NULL, NULL };
@@ -408,9 +456,13 @@ int main(void)
 		TEST(a_look_registers_nothing),
 		TEST(late_unmap_erases_a_fresh_entry),
 		TEST(moved_here_behind_the_maps_back),
+		NO_PERF(moved_here_behind_the_maps_back),
+		TEST(moved_onto_a_stale_entry),
+		NO_PERF(moved_onto_a_stale_entry),
 		TEST(grown_in_place),
 		TEST(no_memory),
 		NO_PERF(no_memory),
+		cmocka_unit_test(no_memory_to_cut),
 		TEST(no_memory_for_a_notifier),
 		TEST(no_memory_to_keep_requests),
 	};
