@@ -7,6 +7,7 @@ Standard error has a line a program, the reason of each skip, the end of what a 
 said; standard output "PASSED FAILED SKIPPED". A program that ended well but says nothing
 that can be counted is one case.
 """
+import collections
 import json
 import pathlib
 import re
@@ -15,6 +16,8 @@ import sys
 OWN = re.compile(r"^(?:\w+: )?(\d+) passed, (\d+) failed(?:, (\d+) skipped)?$", re.M)
 CMOCKA = {what: re.compile(rf"\[ *{what} *\][^\n]*?(\d+) test", re.M)
           for what in ("PASSED", "FAILED", "SKIPPED")}
+# Who and why; of cmocka the case, which has said why above.
+SKIP = re.compile(r"^(?:skip(?:ped)? ([^:\n]*): |\[ *SKIPPED *\] (?=[a-z]))(.*)$", re.M)
 TAIL = 25
 
 
@@ -48,9 +51,9 @@ def count(test):
             say("    " + line)
     else:
         say(f"  {test['name']}: {passed} passed, {failed} failed, {skipped} skipped")
-    for line in text.splitlines():
-        if re.match(r"skip(ped)?\b", line):
-            say("    " + line)
+    reasons = collections.Counter(why for _, why in set(SKIP.findall(text)))
+    for why, times in reasons.most_common():
+        say(f"    {times} skipped: {why}")
     return passed, failed, skipped
 
 

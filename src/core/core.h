@@ -58,6 +58,13 @@ struct leaving {
 	uintptr_t start[2], end[2];
 };
 
+/* What is being registered: did an event of that context take anything out there since? */
+struct entering {
+	unsigned ctx;
+	uintptr_t start, end;
+	bool ended;
+};
+
 /* One userfaultfd context's gate. Its os_ctx is hmm->os_ctx[i]. */
 struct gate {
 	/* Odd from before the reader reads messages until it has pushed them. */
@@ -87,10 +94,11 @@ struct hmm {
 	_Atomic bool draining;
 
 	struct lock register_lock;
-	struct lock vmas_lock; /* protects vmas, leaving, sysv, dax */
+	struct lock vmas_lock; /* protects vmas, leaving, entering, sysv, dax */
 	struct dax_file dax[DAX_FILES];
 	struct rangemap vmas;  /* ids 0 */
 	struct leaving leaving;
+	struct entering entering;
 	/* An entry was lost for want of memory: every context is asked, every record counts. */
 	_Atomic bool map_lost;
 	size_t sysv;	       /* entries of SysV segments, which leave without a message */
@@ -101,6 +109,7 @@ struct hmm {
 	uint64_t next_id;
 
 	_Atomic bool dead; /* descriptors lost; notifiers are told RELEASE */
+	const char *_Atomic why_dead;
 	_Atomic bool release_told;
 	_Atomic bool stop;
 	_Atomic uint32_t ready;	      /* futex: the reader runs, perf was tried */
@@ -211,6 +220,8 @@ bool notifiers_overlap_locked(struct hmm *hmm, uintptr_t start, uintptr_t end);
 /* Worker only: raise sequences, call back. */
 void notifiers_tell(struct hmm *hmm, const struct hmm_event *event);
 bool in_callback(void);
+/* In a child that a callback forked: the worker that it would wait for is not there. */
+void callback_forget(void);
 
 /* ---- look.c ---- */
 int look(struct hmm_range *range, bool fault);

@@ -61,6 +61,8 @@ static int look_quiet(struct hmm *hmm, unsigned i)
 	err = hmm->os->ctx_probe(&hmm->os_ctx[i]);
 	if (err && err != -EAGAIN)
 		return lost(hmm);
+	/* A system call orders nothing by itself, except on x86. */
+	atomic_thread_fence(memory_order_seq_cst);
 	return !err && gate->seq == seq ? 0 : -EAGAIN;
 }
 

@@ -27,6 +27,7 @@ struct home {
 
 static struct home *_Atomic home;
 static struct hmm *last; /* survives fork: whose descriptors a child has copies of */
+static bool child;	 /* of a process that had a mirror */
 static uint64_t cookies;
 static _Atomic bool atfork_set;
 
@@ -77,15 +78,23 @@ bool home_owns(const struct hmm *hmm)
 	return h && hmm->cookie && h->cookie == hmm->cookie;
 }
 
-/* In a child of fork(): nothing of the parent's mirror is ours but copies of descriptors. */
-static void child_after_fork(void)
+/* In a child: nothing of the parent's mirror is ours but copies of descriptors and memory. */
+static void child_forget(void)
 {
-	if (!last)
-		return;
+	child = true;
 	for (unsigned i = 0; i < CONTEXTS; i++)
 		last->os->ctx_forget(&last->os_ctx[i]);
+	if (last->perf)
+		last->os->perf_forget(last->perf);
 	last->os->mm_close(&last->mm);
 	last = NULL;
+}
+
+static void child_after_fork(void)
+{
+	callback_forget();
+	if (last)
+		child_forget();
 }
 
 int hmm_check(struct hmm *hmm)
@@ -133,11 +142,14 @@ void home_adopt(struct hmm *hmm)
 static int open_first(struct hmm **out)
 {
 	struct hmm *hmm;
-	int err = mirror_create(os_live(), &hmm);
+	int err;
 
+	if (last && last->pid != getpid()) /* a clone() that called no handler */
+		child_forget();
+	err = mirror_create(os_live(), &hmm);
 	if (err)
 		return err;
-	hmm->after_fork = last != NULL;
+	hmm->after_fork = child;
 	home_adopt(hmm);
 	last = hmm;
 	*out = hmm;
@@ -175,9 +187,12 @@ struct hmm *hmm_get(struct hmm *hmm)
 	return hmm;
 }
 
-static void *end_from_elsewhere(void *hmm)
+/* Under home's lock still, which has no owner: who opens the next mirror, and faults, must
+ * not find mappings that are registered with this one. */
+static void *end(void *hmm)
 {
 	mirror_destroy(hmm);
+	home_unlock(home);
 	return NULL;
 }
 
@@ -207,10 +222,11 @@ void hmm_put(struct hmm *hmm)
 	}
 	if (last == hmm)
 		last = NULL;
-	home_unlock(h);
-	if (!in_callback())
-		mirror_destroy(hmm);
-	else if (hmm->os->run_detached(end_from_elsewhere, hmm))
+	if (!in_callback()) {
+		end(hmm);
+	} else if (hmm->os->run_detached(end, hmm)) {
+		home_unlock(h);
 		/* The worker cannot wait for its own end, so it goes on with nobody to tell. */
 		hmm_log(HMM_LOG_WARN, "no thread to end the mirror with: it stays open");
+	}
 }

@@ -135,6 +135,10 @@ int mirror_create(const struct os_ops *os, struct hmm **out)
 	if (!hmm)
 		return error_say(-ENOMEM, "no memory for the mirror");
 	err = os->mm_open(&hmm->mm, 0);
+	if (err == -EACCES)
+		err = error_say(-EPERM, "/proc/self/maps and pagemap are closed to this process: "
+					"it is not dumpable (after a change of user, or "
+					"PR_SET_DUMPABLE), so open the mirror before, or set it");
 	if (!err)
 		err = contexts_open(hmm);
 	if (!err)
@@ -165,9 +169,12 @@ void mirror_destroy(struct hmm *hmm)
 
 void mirror_kill(struct hmm *hmm, const char *why)
 {
+	const char *none = NULL;
+
+	/* The worker says it: this may be the reader, which calls no hmm_log_fn. */
+	atomic_compare_exchange_strong(&hmm->why_dead, &none, why);
 	if (atomic_exchange(&hmm->dead, true))
 		return;
-	hmm_log(HMM_LOG_ERROR, "the mirror is dead: %s", why);
 	worker_wake(hmm);
 	atomic_fetch_add(&hmm->progress, 1);
 	hmm->os->wake((const uint32_t *)&hmm->progress);

@@ -27,6 +27,11 @@ bool in_callback(void)
 	return calling != NULL;
 }
 
+void callback_forget(void)
+{
+	calling = NULL;
+}
+
 static size_t notifier_size(unsigned log_size)
 {
 	return sizeof(struct hmm_notifier) + log_size * sizeof(struct told);

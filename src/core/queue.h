@@ -19,7 +19,9 @@
 
 #include "os/os.h"
 
+#ifndef QUEUE_SLOTS /* tests/unit/test_queue_duel.c has fewer: full more often */
 #define QUEUE_SLOTS 1024u
+#endif
 
 enum event_kind {
 	EVENT_UNMAP = OS_MSG_UNMAP,

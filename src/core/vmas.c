@@ -3,8 +3,9 @@
  * vmas - which mapping is registered with which context.
  *
  * Laws, on which the fence stands (docs/gate.md):
- * - a VMA is entered when it is registered, and its permission is read again after that:
- *   a record that came in between was filtered away;
+ * - a VMA is entered when it is registered, and only if no event of the context has taken
+ *   anything out there since before it was;
+ * - its permission is read again after that: a record that came in between was filtered away;
  * - the entry of a context leaves only when an event of that context is
  *   processed, before notifiers are told: who finds no entry has nothing to
  *   wait for, and who finds one waits for what is pending there;
@@ -71,20 +72,36 @@ static int erase_locked(struct hmm *hmm, uintptr_t start, uintptr_t end)
 	return err;
 }
 
-static int add(struct hmm *hmm, const struct mirrored *m)
+static int put_locked(struct hmm *hmm, const struct mirrored *m)
 {
 	struct range_entry e = { .start = m->start, .end = m->end, .value = pack(m) };
+	int err = erase_locked(hmm, m->start, m->end);
+
+	if (err)
+		return err;
+	err = rangemap_insert(&hmm->vmas, &e);
+	if (err)
+		hmm->map_lost = true;
+	else
+		count(hmm, m->start, m->end, 1);
+	return err;
+}
+
+/* From before it is registered. Under the register lock, so that there is one. */
+static void entering_begins(struct hmm *hmm, const struct mirrored *m)
+{
+	lock_take(&hmm->vmas_lock);
+	hmm->entering = (struct entering){ .ctx = m->ctx, .start = m->start, .end = m->end };
+	lock_drop(&hmm->vmas_lock);
+}
+
+/* -EAGAIN: an event of the context has come meanwhile, that may have been the mapping's end. */
+static int enter(struct hmm *hmm, const struct mirrored *m)
+{
 	int err;
 
 	lock_take(&hmm->vmas_lock);
-	err = erase_locked(hmm, m->start, m->end);
-	if (!err) {
-		err = rangemap_insert(&hmm->vmas, &e);
-		if (err)
-			hmm->map_lost = true;
-		else
-			count(hmm, m->start, m->end, 1);
-	}
+	err = hmm->entering.ended ? -EAGAIN : put_locked(hmm, m);
 	lock_drop(&hmm->vmas_lock);
 	if (!err)
 		worker_entered(hmm);
@@ -117,9 +134,15 @@ void vmas_erase(struct hmm *hmm, unsigned ctx, uintptr_t start, uintptr_t end)
 
 void vmas_leave(struct hmm *hmm, const struct leaving *leaving)
 {
+	struct entering *entering = &hmm->entering;
+
 	lock_take(&hmm->vmas_lock);
-	for (unsigned i = 0; i < 2; i++)
+	for (unsigned i = 0; i < 2; i++) {
 		erase_of(hmm, leaving->ctx, leaving->start[i], leaving->end[i]);
+		if (leaving->ctx == entering->ctx && leaving->start[i] < entering->end &&
+		    leaving->end[i] > entering->start)
+			entering->ended = true;
+	}
 	hmm->leaving = *leaving;
 	lock_drop(&hmm->vmas_lock);
 }
@@ -144,22 +167,25 @@ bool vmas_overlap(struct hmm *hmm, uintptr_t start, uintptr_t end)
 	return hmm->map_lost || vmas_next(hmm, start, end, &m);
 }
 
-/* Under the register lock (the caller's), so that nobody adds beside it; the worker may erase. */
+/* In one step: an entry that the worker takes out meanwhile must not come back (M1). */
 void vmas_set_prot(struct hmm *hmm, uintptr_t start, uintptr_t end, int prot)
 {
-	struct mirrored m;
+	struct range_entry e;
+	bool more;
 
-	while (start < end && vmas_next(hmm, start, end, &m)) {
-		uintptr_t past = m.end;
+	lock_take(&hmm->vmas_lock);
+	more = rangemap_first(&hmm->vmas, start, end, &e);
+	while (more) {
+		struct mirrored m = unpack(&e);
 
 		m.start = m.start > start ? m.start : start;
 		m.end = m.end < end ? m.end : end;
 		m.prot = prot;
 		/* Without memory the old permission stays, and is reported as changed again. */
-		if (m.start < m.end)
-			add(hmm, &m);
-		start = past;
+		put_locked(hmm, &m);
+		more = rangemap_next(&hmm->vmas, start, end, &e, &e);
 	}
+	lock_drop(&hmm->vmas_lock);
 }
 
 /* Under vmas_lock. Of a long list the contexts in use say the same, or a little more. */
@@ -295,6 +321,7 @@ static int try_context(struct hmm *hmm, struct mirrored *m, unsigned ctx, bool w
 	int err;
 
 	m->ctx = ctx;
+	entering_begins(hmm, m);
 	err = hmm->os->ctx_register(&hmm->os_ctx[ctx], m->start, m->end);
 	if (err)
 		return err;
@@ -302,9 +329,9 @@ static int try_context(struct hmm *hmm, struct mirrored *m, unsigned ctx, bool w
 		return -EAGAIN;
 	if (!hmm->perf || m->sysv)
 		tell_permission(hmm, m);
-	err = add(hmm, m);
+	err = enter(hmm, m);
 	/* What was here before we came goes only by its event. */
-	if (err && !was_there)
+	if (err && err != -EAGAIN && !was_there)
 		hmm->os->ctx_unregister(&hmm->os_ctx[ctx], m->start, m->end);
 	return err;
 }

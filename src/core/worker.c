@@ -118,7 +118,10 @@ static void deliver(struct hmm *hmm, unsigned ctx, const struct event *e)
 		tell(hmm, HMM_EVENT_RELEASE, 0, UINTPTR_MAX);
 		break;
 	case EVENT_EVERYTHING:
-		/* The map keeps its entries: too many are found out by the token. */
+		/* Lost with the events is which entries ended, and what another context's
+		 * mapping was moved to: the token does not tell whose it is. */
+		if (ctx < CONTEXTS)
+			vmas_leave(hmm, &leaving);
 		tell(hmm, HMM_EVENT_CLEAR, 0, UINTPTR_MAX);
 		break;
 	}
@@ -149,6 +152,7 @@ bool worker_step(struct hmm *hmm)
 	if (hmm->dead && !atomic_exchange(&hmm->release_told, true)) {
 		struct event release = { .kind = EVENT_RELEASE };
 
+		hmm_log(HMM_LOG_ERROR, "the mirror is dead: %s", hmm->why_dead);
 		deliver(hmm, CONTEXTS, &release);
 	}
 	return did;
@@ -197,8 +201,9 @@ void *worker_main(void *arg)
 			continue;
 		ticks = anything_mirrored(hmm);
 		hmm->worker_idle = ticks ? IDLE : IDLE_FOR_EVER;
-		/* Who enters a first VMA after this look sees the line above. */
-		if (hmm->work == work && ticks == anything_mirrored(hmm))
+		/* Who enters a first VMA after this look sees the line above. And `work` may have
+		 * been read after threads_stop() had bumped it: `stop` was there before. */
+		if (hmm->work == work && !hmm->stop && ticks == anything_mirrored(hmm))
 			hmm->os->wait((const uint32_t *)&hmm->work, work, ticks ? TICK_NS : 0);
 		hmm->worker_idle = BUSY;
 		tick(hmm);

@@ -13,8 +13,10 @@
  *   SA_RESETHAND, SA_SIGINFO; the stack by giving our entry its SA_ONSTACK.
  * - Within one signal no level is called twice: a handler that is saved twice and
  *   chains to itself through us gets the next older one, at last the default action.
- * - Who is called with a frame that the kernel has just made begins anew; so a handler
- *   that leaves by longjmp leaves nothing behind that matters.
+ * - Who is called with a frame that the kernel has just made begins anew. So does who is
+ *   called from no deeper in the stack than the last time, for then the handlers of that time
+ *   are gone, its frame's address used again. So a handler that leaves by longjmp leaves
+ *   nothing behind that matters.
  *
  * Locks: arm_lock, a leaf, protects the levels against other writers. It is held with all
  * signals blocked, by process number: a forked child takes it from a thread it has not.
@@ -51,6 +53,7 @@ static __thread struct handing {
 	int sig;
 	siginfo_t *info;
 	void *context;
+	uintptr_t sp; /* of our entry */
 } handing __attribute__((tls_model("initial-exec")));
 
 /* ---- putting ourselves in front ---- */
@@ -277,18 +280,19 @@ void handlers_common(int sig, siginfo_t *info, void *context, uintptr_t entry_sp
 	bool fresh = (uintptr_t)context == entry_sp + sizeof(void *);
 	bool frame = (uintptr_t)info == (uintptr_t)context + KERNEL_UCONTEXT;
 	struct handing outer = handing;
+	bool ours = !fresh && outer.visited && outer.sig == sig && entry_sp < outer.sp &&
+		    (!frame || context == outer.context);
 
-	if (!fresh && outer.visited && outer.sig == sig &&
-	    (!frame || context == outer.context)) {
+	if ((frame || !ours) && fixed_up(sig, info, context))
+		return;
+	if (ours) {
 		go_on(levels, level);
 		return;
 	}
-	if (fixed_up(sig, info, context))
-		return;
 	if (fresh)
 		level = settled(sig, level);
 	handing = (struct handing){ .visited = 1u << level, .sig = sig, .info = info,
-				    .context = context };
+				    .context = context, .sp = entry_sp };
 	call(levels, level, fresh);
 	handing = outer;
 }

@@ -22,8 +22,8 @@ limit_fn limit_perf_overflow, limit_older_thread, limit_clone_vm_protects,
 /* limits_fork.c: children, and descriptors that are taken away */
 limit_fn limit_fork, limit_raw_clone, limit_child_lives_on, limit_closefrom,
 	limit_numbers_reused;
-/* limits_uffd.c: the program's own userfaultfd */
-limit_fn limit_own_userfaultfd;
+/* limits_uffd.c: what cannot be mirrored */
+limit_fn limit_own_userfaultfd, limit_read_only_file;
 
 /* A device, and memory that it has written: byte i of page p is p + 1. */
 enum verdict warm_pages(const struct driver *driver, struct device *dev, char *at,

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later OR BSD-2-Clause */
 /*
- * limits_uffd - memory that the program itself has given to a userfaultfd.
+ * limits_uffd - memory that cannot be mirrored: devices reach it by copies.
  *
- * A mapping has one context at most. Such memory is not mirrored; devices reach it by
- * copies, and the program's handler serves their faults as it does the CPU's.
+ * A mapping has one userfaultfd context at most: the program's own, whose handler serves
+ * the devices' faults as it does the CPU's. And the kernel refuses to register a shared mapping of
+ * a file that was opened for reading only.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -11,6 +12,7 @@
 #include <poll.h>
 #include <pthread.h>
 #include <stdatomic.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
@@ -123,5 +125,31 @@ enum verdict limit_own_userfaultfd(const struct driver *driver)
 	h.stop = true;
 	pthread_join(thread, NULL);
 	device_close(&dev);
+	return PASS;
+}
+
+enum verdict limit_read_only_file(const struct driver *driver)
+{
+	char path[] = "/tmp/uhmm-live-XXXXXX", byte = 7, *at;
+	enum hmm_reason reason = HMM_REASON_NONE;
+	int fd = mkstemp(path), readable = open(path, O_RDONLY | O_CLOEXEC);
+	struct device dev;
+
+	unlink(path);
+	CHECK(fd >= 0 && readable >= 0, "no file in /tmp");
+	CHECK(pwrite(fd, "abc", 3, 0) == 3 && !ftruncate(fd, (off_t)LPAGE), "no file to map");
+	at = mmap(NULL, LPAGE, PROT_READ, MAP_SHARED, readable, 0);
+	CHECK(at != MAP_FAILED, "the file cannot be mapped");
+	EXPECT(0, device_open(driver, &dev));
+	EXPECT(-EOPNOTSUPP, asked(dev.hmm, at, &reason));
+	EXPECT(HMM_REASON_NOT_MIRRORABLE, reason);
+	EXPECT('a', device_byte(&dev, at));
+	CHECK(!device_lookup(&dev, at), "it has a translation of what cannot be mirrored");
+	CHECK(device_write(&dev, at, &byte, 1) < 0, "it wrote to a file that is open for reading");
+	SYS(munmap(at, LPAGE));
+	EXPECT(-EFAULT, device_byte(&dev, at));
+	device_close(&dev);
+	close(fd);
+	close(readable);
 	return PASS;
 }

@@ -33,6 +33,7 @@ static const struct {
 	{ "closefrom", limit_closefrom },
 	{ "numbers-reused", limit_numbers_reused },
 	{ "own-userfaultfd", limit_own_userfaultfd },
+	{ "read-only-shared-file", limit_read_only_file },
 };
 #define LIMITS (sizeof(limits) / sizeof(limits[0]))
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later OR BSD-2-Clause */
 /*
  * test_queue - the ring between reader and worker: nothing that was pushed is lost, not
- * when it is full, not between two threads (G1 stands on that).
+ * when it is full (G1 stands on that). Between two threads: test_queue_duel.c.
  */
 #include "device.h"
 
@@ -13,12 +13,10 @@
 #include <cmocka.h>
 
 #include <pthread.h>
-#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 
-#define EVENTS 1000000u
 #define RW (PROT_READ | PROT_WRITE)
 
 static struct event slots[QUEUE_SLOTS];
@@ -105,107 +103,6 @@ static void one_more_is_everything(void **state)
 	assert_true(event.start == (QUEUE_SLOTS + 4) * PAGE);
 	queue_done(&queue, upto);
 	assert_false(queue_take(&queue, &event, &upto));
-}
-
-/* ---- two threads ---- */
-
-/*
- * What each event needs: itself, or an EVERYTHING that was taken after it was pushed.
- * The consumer says of each number when it was covered, before it says `done`.
- */
-static struct {
-	struct queue queue;
-	unsigned char covered[EVENTS];
-	unsigned everythings, singles;
-	uint64_t lost;
-} duel;
-
-static uint64_t random_next(uint64_t *x)
-{
-	*x ^= *x << 13;
-	*x ^= *x >> 7;
-	*x ^= *x << 17;
-	return *x;
-}
-
-static void stall(uint64_t *x, unsigned odds)
-{
-	uint64_t r = random_next(x);
-
-	if (r % odds == 0)
-		sched_yield();
-	for (volatile unsigned i = 0; r % 64 == 0 && i < (r >> 32) % 4000; i++)
-		;
-}
-
-static void *produce(void *arg)
-{
-	uint64_t x = 88172645463325252u;
-
-	for (uint64_t i = 0; i < EVENTS; i++) {
-		push(&duel.queue, i, 1);
-		stall(&x, 500);
-	}
-	return NULL;
-}
-
-static void *consume(void *arg)
-{
-	uint64_t x = 2463534242u, upto, done = 0;
-	struct event event = { 0 };
-
-	while (done < EVENTS) {
-		if (!queue_take(&duel.queue, &event, &upto)) {
-			sched_yield();
-			continue;
-		}
-		if (event.kind == EVENT_EVERYTHING) {
-			duel.everythings++;
-			for (uint64_t i = done; i < upto; i++)
-				__atomic_store_n(&duel.covered[i], 1, __ATOMIC_RELAXED);
-		} else {
-			duel.singles++;
-			__atomic_store_n(&duel.covered[event.start / PAGE], 1, __ATOMIC_RELAXED);
-		}
-		stall(&x, 3000);
-		queue_done(&duel.queue, upto);
-		done = upto;
-	}
-	return NULL;
-}
-
-/* A fence: whoever saw pushed == p and then done >= p finds all below p covered. */
-static void *wait_as_a_fence_does(void *arg)
-{
-	uint64_t checked = 0;
-
-	while (checked < EVENTS) {
-		uint64_t pushed = duel.queue.pushed;
-
-		while (duel.queue.done < pushed)
-			sched_yield();
-		for (; checked < pushed; checked++)
-			if (!__atomic_load_n(&duel.covered[checked], __ATOMIC_RELAXED))
-				duel.lost++;
-		sched_yield();
-	}
-	return NULL;
-}
-
-static void nothing_is_lost_between_two_threads(void **state)
-{
-	pthread_t threads[3];
-
-	memset(&duel, 0, sizeof(duel));
-	duel.queue.slots = slots;
-	assert_int_equal(pthread_create(&threads[0], NULL, consume, NULL), 0);
-	assert_int_equal(pthread_create(&threads[1], NULL, wait_as_a_fence_does, NULL), 0);
-	assert_int_equal(pthread_create(&threads[2], NULL, produce, NULL), 0);
-	for (unsigned i = 0; i < 3; i++)
-		pthread_join(threads[i], NULL);
-	print_message("%u events singly, %u times everything\n", duel.singles, duel.everythings);
-	assert_true(duel.lost == 0);
-	assert_true(duel.singles > 0);
 }
 
 /* ---- in the mirror ---- */
@@ -320,7 +217,6 @@ int main(void)
 		cmocka_unit_test(events_come_in_order),
 		cmocka_unit_test(exactly_full_is_not_a_collapse),
 		cmocka_unit_test(one_more_is_everything),
-		cmocka_unit_test(nothing_is_lost_between_two_threads),
 		cmocka_unit_test_setup_teardown(a_full_queue_collapses, fake_setup,
 						fake_teardown),
 		cmocka_unit_test_setup_teardown(a_collapse_forgets_whose_mappings_they_are,

@@ -300,6 +300,44 @@ static void moved_onto_a_stale_entry(void **state)
 	end();
 }
 
+/*
+ * It ends when it is registered and not entered yet, and what another context has is moved
+ * there. Entered now, it would name the wrong one (M2): mremap leaves no record, so that a
+ * fence of this range would see nothing of what happens there (G1).
+ */
+static int ends_and_is_followed(void *arg)
+{
+	fake_unmap(10, 4);
+	fake_reader();
+	worker_step(fake.hmm); /* an UNMAP needs none of the locks that are held here */
+	fake_remap(20, 10, 4, false);
+	fake_reader();
+	return 0;
+}
+
+static void ended_before_it_was_entered(void **state)
+{
+	uint64_t pfns[4] = { 0 };
+	struct hmm_range range = { .size = sizeof(range), .hmm = *state, .start = fake_addr(10),
+				   .end = fake_addr(14), .pfns = pfns,
+				   .default_flags = HMM_PFN_REQ_FAULT };
+
+	begin(*state);
+	range.notifier = device.notifier;
+	fake_map(10, 4, FAKE_ANON, RW);
+	fake_map(20, 4, FAKE_ANON, RW);
+	assert_int_equal(device_fault(&device, 20, 4, true), 0);
+	assert_int_equal(hmm_notifier_read_begin(&range), 0);
+	fake_at(FAKE_OP_REGISTER, FAKE_AFTER, -1, 1, ends_and_is_followed, NULL);
+	assert_int_equal(hmm_range_fault(&range), -EBUSY);
+	assert_int_equal(device_fault(&device, 10, 4, true), 0);
+	fake_map(40, 1, FAKE_ANON, RW);
+	fake_remap(40, 12, 1, false);
+	assert_int_equal(hmm_fence(*state, fake_addr(12), PAGE), 0);
+	assert_false(device.entry[12].valid);
+	end();
+}
+
 /* mremap grows a mapping in place without a word: the new part has no registration. */
 static void grown_in_place(void **state)
 {
@@ -459,6 +497,7 @@ int main(void)
 		NO_PERF(moved_here_behind_the_maps_back),
 		TEST(moved_onto_a_stale_entry),
 		NO_PERF(moved_onto_a_stale_entry),
+		TEST(ended_before_it_was_entered),
 		TEST(grown_in_place),
 		TEST(no_memory),
 		NO_PERF(no_memory),
