@@ -421,6 +421,71 @@ static enum verdict orphan(const void *arg)
 	return PASS;
 }
 
+/* Where the parent's rings and canaries were there is nothing in a child: it may map there,
+ * and mirror that. */
+static enum verdict child_maps_in_the_gaps(void *arg)
+{
+	struct device dev;
+	char *at[200];
+
+	for (size_t i = 0; i < 200; i++)
+		at[i] = mmap(NULL, PAGE, RW, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	EXPECT(0, device_open(arg, &dev));
+	for (size_t i = 0; i < 200; i++)
+		EXPECT(0, device_byte(&dev, at[i]) < 0 || !device_lookup(&dev, at[i]));
+	device_close(&dev);
+	return PASS;
+}
+
+static enum verdict gaps(const void *arg)
+{
+	char *at = live_map(PAGE, RW);
+	struct device dev;
+
+	EXPECT(0, device_open(arg, &dev));
+	EXPECT(0, device_byte(&dev, at));
+	TRY(live_child(child_maps_in_the_gaps, (void *)(uintptr_t)arg, 20));
+	device_close(&dev);
+	return PASS;
+}
+
+/* A callback forks, and its child opens a mirror of its own. */
+static _Atomic int forked;
+
+static void fork_in_callback(void *priv, const struct hmm_event *event)
+{
+	struct device dev;
+	pid_t pid;
+
+	if (forked)
+		return;
+	forked = 1;
+	pid = fork();
+	if (!pid)
+		_exit(device_open(priv, &dev) || device_byte(&dev, live_map(PAGE, RW)));
+	forked = live_wait(pid, 20) ? 3 : 2;
+}
+
+static enum verdict fork_inside(const void *arg)
+{
+	static const struct hmm_notifier_ops ops = { .size = sizeof(ops),
+						     .invalidate = fork_in_callback };
+	char *at = live_map(4 * PAGE, RW);
+	struct hmm_notifier *notifier;
+	struct device dev;
+
+	EXPECT(0, device_open(arg, &dev));
+	EXPECT(0, hmm_notifier_insert(dev.hmm, (uintptr_t)at, PAGE, &ops,
+				      (void *)(uintptr_t)arg, &notifier));
+	EXPECT(0, device_byte(&dev, at));
+	SYS(munmap(at, PAGE));
+	EXPECT(0, device_fence(&dev, at, PAGE));
+	EXPECT(2, forked);
+	hmm_notifier_remove(notifier);
+	device_close(&dev);
+	return PASS;
+}
+
 /* Guard pages in a mirrored file: were it write-protected, this would never return (G7). */
 static enum verdict guard_in_file(const void *arg)
 {
@@ -449,13 +514,15 @@ static enum verdict guard_in_file(const void *arg)
 
 int main(int argc, char **argv)
 {
-	static struct live_case cases[CHANGES + 10] = {
+	static struct live_case cases[CHANGES + 12] = {
 		ON_EACH(storm, "dontneed-storm"),
 		ON_EACH(new_data, "new-data-after-dontneed"),
 		ON_EACH(orphan, "orphan"),
 		ON_EACH(guard_in_file, "guard-in-file"),
+		ON_EACH(gaps, "child-maps-in-the-gaps"),
+		ON_EACH(fork_inside, "fork-in-a-callback"),
 	};
-	size_t n = 8;
+	size_t n = 12;
 
 	for (size_t i = 0; i < CHANGES; i++)
 		cases[n++] = (struct live_case){ .name = changes[i].name,
