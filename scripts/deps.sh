@@ -3,7 +3,7 @@
 # Install what is missing of Debian's packages: deps.sh build | check
 set -eu
 
-build="gcc libc6-dev meson ninja-build pkg-config libjansson-dev liburing-dev"
+build="make gcc libc6-dev meson ninja-build pkg-config libjansson-dev liburing-dev"
 check="$build libcmocka-dev g++ clang libclang-rt-14-dev spin valgrind libc6-dbg python3 util-linux"
 
 case "${1:-}" in

@@ -126,7 +126,9 @@ static int mirror(struct look *l, struct os_vma *vma, uintptr_t at, uintptr_t en
 	if (!err)
 		err = vmas_mirror(l->hmm, vma);
 	l->force = false;
-	if (err == -EINVAL && vma->kind != OS_VMA_SPECIAL && ++l->refused < 3)
+	/* For good, or because what was there changed meanwhile? */
+	if ((err == -EOPNOTSUPP || (err == -EINVAL && vma->kind != OS_VMA_SPECIAL)) &&
+	    ++l->refused < 3)
 		return -EAGAIN;
 	if (err == -EINVAL)
 		err = refuse(l, at, end, -EFAULT, HMM_REASON_SPECIAL);

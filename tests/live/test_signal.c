@@ -262,6 +262,36 @@ static enum verdict atomics(const void *arg)
 	return PASS;
 }
 
+/*
+ * Two of the program's, one before us that leaves by siglongjmp and one in front of us that
+ * hands down what it replaced: each fault has its frame where the last one had it.
+ */
+static struct sigaction replaced;
+
+static void hand_down(int sig, siginfo_t *info, void *context)
+{
+	replaced.sa_sigaction(sig, info, context);
+	handled = 0; /* never reached: a call, and no jump that leaves no frame of ours */
+}
+
+static enum verdict jumps_again(const void *arg)
+{
+	struct sigaction action = { .sa_sigaction = hand_down, .sa_flags = SA_SIGINFO };
+	char *bad = live_map(PAGE, PROT_NONE);
+	volatile unsigned i;
+	struct hmm *hmm;
+
+	install(SIGSEGV, true);
+	EXPECT(0, hmm_open(&hmm));
+	SYS(sigaction(SIGSEGV, &action, &replaced));
+	for (i = 0; i < 5; i++)
+		if (!sigsetjmp(back, 1))
+			*(volatile char *)bad = 1;
+	EXPECT(5, handled);
+	hmm_put(hmm);
+	return PASS;
+}
+
 int main(int argc, char **argv)
 {
 	static const struct when whens[] = {
@@ -276,6 +306,7 @@ int main(int argc, char **argv)
 		{ .name = "sent", .run = sent },
 		{ .name = "masked", .run = masked },
 		{ .name = "atomics", .run = atomics },
+		{ .name = "jumps again", .run = jumps_again },
 	};
 
 	return live_main(argc, argv, cases, sizeof(cases) / sizeof(cases[0]));
