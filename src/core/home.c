@@ -28,6 +28,7 @@ struct home {
 static struct home *_Atomic home;
 static struct hmm *last; /* survives fork: whose descriptors a child has copies of */
 static bool child;	 /* of a process that had a mirror */
+static pid_t opener;	 /* who opened last; under home's lock */
 static uint64_t cookies;
 static _Atomic bool atfork_set;
 
@@ -82,10 +83,11 @@ bool home_owns(const struct hmm *hmm)
 static void child_forget(void)
 {
 	child = true;
+	arena_disown_gone();
+	if (!last)
+		return;
 	for (unsigned i = 0; i < CONTEXTS; i++)
 		last->os->ctx_forget(&last->os_ctx[i]);
-	if (last->perf)
-		last->os->perf_forget(last->perf);
 	last->os->mm_close(&last->mm);
 	last = NULL;
 }
@@ -93,8 +95,7 @@ static void child_forget(void)
 static void child_after_fork(void)
 {
 	callback_forget();
-	if (last)
-		child_forget();
+	child_forget();
 }
 
 int hmm_check(struct hmm *hmm)
@@ -144,8 +145,9 @@ static int open_first(struct hmm **out)
 	struct hmm *hmm;
 	int err;
 
-	if (last && last->pid != getpid()) /* a clone() that called no handler */
+	if (opener && opener != getpid()) /* a clone() that called no handler */
 		child_forget();
+	opener = getpid();
 	err = mirror_create(os_live(), &hmm);
 	if (err)
 		return err;

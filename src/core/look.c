@@ -27,7 +27,7 @@ struct look {
 	struct hmm *hmm;
 	struct hmm_range *range;
 	bool fault;
-	unsigned refused; /* times that registering this place was refused as invalid */
+	unsigned refused; /* times that registering this place was refused */
 	bool force;	  /* the token said that the map is wrong here */
 	uintptr_t answered; /* entries below are answers, no requests any more */
 	bool entered;	  /* `entry` is what the map said, before the VMA was read */

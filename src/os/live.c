@@ -18,7 +18,6 @@ static const struct os_ops live = {
 	.reader_kick = live_reader_kick,
 	.perf_open = live_perf_open,
 	.perf_close = live_perf_close,
-	.perf_forget = live_perf_forget,
 	.perf_pending = live_perf_pending,
 	.perf_drain = live_perf_drain,
 	.mm_open = live_mm_open,

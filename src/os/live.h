@@ -53,7 +53,6 @@ void live_reader_kick(const struct os_ctx *ctxs, unsigned n);
 int perf_event_new(pid_t tid, unsigned cpu, int ring);
 int live_perf_open(struct os_perf **perf);
 void live_perf_close(struct os_perf *perf);
-void live_perf_forget(const struct os_perf *perf);
 bool live_perf_pending(const struct os_perf *perf);
 int live_perf_drain(struct os_perf *perf, os_perf_fn fn, void *arg);
 

@@ -103,8 +103,7 @@ struct os_ops {
 	int (*ctx_open)(struct os_ctx *ctx);
 	void (*ctx_close)(struct os_ctx *ctx);
 	/* In a forked child: close the inherited copy if the number still is it; no ioctl,
-	 * which would act on the parent's memory. What the child has not inherited (canary,
-	 * rings) is not the library's here: the program may map there. */
+	 * which would act on the parent's memory. */
 	void (*ctx_forget)(struct os_ctx *ctx);
 	/* Is the descriptor still the file that ctx_open made? */
 	bool (*ctx_is_ours)(const struct os_ctx *ctx);
@@ -135,8 +134,6 @@ struct os_ops {
 	int (*perf_open)(struct os_perf **perf);
 	/* By the opener, or by another thread when the opener has ended. */
 	void (*perf_close)(struct os_perf *perf);
-	/* In a forked child, as ctx_forget. */
-	void (*perf_forget)(const struct os_perf *perf);
 	/* Is a record there that perf_drain has not seen? Any thread, no lock. */
 	bool (*perf_pending)(const struct os_perf *perf);
 	/* Under one lock: each record to fn. 1: the ring may have overflowed. */

@@ -289,15 +289,6 @@ void live_perf_close(struct os_perf *perf)
 	arena_unmap(perf, perf->size);
 }
 
-void live_perf_forget(const struct os_perf *perf)
-{
-	for (unsigned i = 0; i < perf->nr_rings; i++) {
-		uintptr_t start = (uintptr_t)perf->rings[i].page;
-
-		arena_disown(start, start + RING_SIZE);
-	}
-}
-
 bool live_perf_pending(const struct os_perf *perf)
 {
 	for (unsigned i = 0; i < perf->nr_rings; i++) {

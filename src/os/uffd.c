@@ -158,11 +158,6 @@ void live_ctx_close(struct os_ctx *ctx)
 
 void live_ctx_forget(struct os_ctx *ctx)
 {
-	uintptr_t canary = (uintptr_t)ctx->canary;
-
-	if (canary)
-		arena_disown(canary, canary + sizeof(*ctx->canary));
-	ctx->canary = NULL;
 	fd_close_if(ctx->fd, ctx->ino);
 	ctx->fd = -1;
 }

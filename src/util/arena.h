@@ -40,6 +40,9 @@ bool arena_owns(uintptr_t start, uintptr_t end);
  * -ENOSPC: the table (4096 mappings) is full. -EINVAL: empty, or in the first page. */
 int arena_adopt(uintptr_t start, uintptr_t end);
 void arena_disown(uintptr_t start, uintptr_t end);
+/* In a forked child: what it has not inherited (canaries, perf rings) is not the library's
+ * there, and the program may map at those addresses. No lock. */
+void arena_disown_gone(void);
 
 /*
  * Zeroed memory in an adopted mapping of its own, rounded up to pages; NULL: no memory, or

@@ -111,6 +111,18 @@ void arena_disown(uintptr_t start, uintptr_t end)
 			return;
 }
 
+/* MS_ASYNC does nothing but to say whether all of it is mapped. */
+void arena_disown_gone(void)
+{
+	unsigned used = __atomic_load_n(&slots_used, __ATOMIC_ACQUIRE);
+	uintptr_t start, end;
+
+	for (unsigned i = 0; i < used; i++)
+		if (slot_read(&slots[i], &start, &end) &&
+		    msync((void *)start, end - start, MS_ASYNC) && errno == ENOMEM)
+			arena_disown(start, end);
+}
+
 /* 0: too large to be rounded. */
 static size_t whole_pages(size_t size)
 {
