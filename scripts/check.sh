@@ -91,6 +91,17 @@ else
 	run build valgrind -t 20 --wrap "valgrind -q --error-exitcode=99 --fair-sched=yes" "$@"
 fi
 
+step "leaks on the running kernel, in valgrind"
+if command -v valgrind >/dev/null && [ -n "$built" ]; then
+	# It runs one thread at a time and does not let go in munmap, which waits for our
+	# reader: of the live tests only this one can run there.
+	run build valgrind-live -t 4 --wrap "valgrind -q --error-exitcode=99 --fair-sched=yes
+		--undef-value-errors=no --leak-check=full --errors-for-leak-kinds=definite,indirect
+		--log-file=$PWD/build/valgrind-live.log" 'live leaks'
+else
+	skipped "leaks in valgrind" "it is not installed, or there is no build"
+fi
+
 step "fuzz, short"
 if ! command -v clang >/dev/null; then
 	skipped "fuzz" "clang is not installed"
