@@ -22,6 +22,14 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#if defined(__SANITIZE_THREAD__)
+#define THREAD_SANITIZER
+#elif defined(__has_feature)
+#if __has_feature(thread_sanitizer)
+#define THREAD_SANITIZER
+#endif
+#endif
+
 #define RW (PROT_READ | PROT_WRITE)
 
 static struct device device;
@@ -160,6 +168,10 @@ static void child_of_fork(void **state)
 
 static void child_of_raw_clone(void **state)
 {
+#ifdef THREAD_SANITIZER
+	print_message("skipped: ThreadSanitizer takes this child's memory for the parent's\n");
+	skip();
+#endif
 	forked(true);
 }
 

@@ -334,6 +334,8 @@ static void becomes_a_segment(void **state)
 	device_open(&device, *state, 0, 0);
 	fake_at(FAKE_OP_REGISTER, FAKE_BEFORE, -1, 1, replaced_by_a_segment, NULL);
 	assert_int_equal(device_fault(&device, 0, 8, true), 0);
+	device_fence_is_sound(&device); /* has drained the new mapping's record */
+	assert_int_equal(device_fault(&device, 0, 8, true), 0);
 	assert_true(device.entry[P].valid);
 	fake_shmdt(0, 8);
 	device_fence_is_sound(&device);
