@@ -119,7 +119,7 @@ struct hmm {
 	_Atomic uint32_t waiters;     /* on progress */
 	struct os_thread *reader, *worker;
 	uint64_t wake_owed;	   /* ns, since when the worker is to be woken; reader only */
-	uint64_t identity_checked; /* ns; worker only */
+	uint64_t ticked, identity_checked; /* ns; worker only */
 };
 
 /* ---- home.c ---- */

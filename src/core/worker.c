@@ -158,10 +158,8 @@ bool worker_step(struct hmm *hmm)
 	return did;
 }
 
-static void check_identity(struct hmm *hmm)
+static void check_identity(struct hmm *hmm, uint64_t now)
 {
-	uint64_t now = hmm->os->now();
-
 	if (hmm->dead || now - hmm->identity_checked < IDENTITY_NS)
 		return;
 	hmm->identity_checked = now;
@@ -178,14 +176,23 @@ static bool anything_mirrored(const struct hmm *hmm)
 	return false;
 }
 
-/* mprotect does not wait for us: a running job's permission is looked at in ticks. */
+/*
+ * mprotect does not wait for us: a running job's permission is looked at in ticks. What
+ * costs system calls is done by the clock, not at each wake-up: a fence may be waiting.
+ */
 static void tick(struct hmm *hmm)
 {
+	uint64_t now;
+
 	if (!anything_mirrored(hmm))
 		return;
 	records_drain(hmm);
+	now = hmm->os->now();
+	if (now - hmm->ticked < TICK_NS)
+		return;
+	hmm->ticked = now;
 	hmm->os->handlers_arm();
-	check_identity(hmm);
+	check_identity(hmm, now);
 }
 
 void *worker_main(void *arg)
@@ -194,7 +201,6 @@ void *worker_main(void *arg)
 
 	while (!hmm->stop) {
 		uint32_t work = hmm->work;
-
 		bool ticks;
 
 		if (worker_step(hmm))
