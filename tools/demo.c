@@ -275,7 +275,7 @@ int cmd_demo(int argc, char **argv)
 		pass = demo_run(&options.demo, &deb, &result);
 		if (options.json)
 			status = tool_emit(report_json(&options, &deb, &result, pass));
-		else
+		else if (result.launches) /* else there is only why not */
 			print_report(&options, &deb, &result);
 		print_closing(options.json ? stderr : stdout, &deb, &result, pass);
 		status |= !pass;
