@@ -127,7 +127,6 @@ struct hmm {
 int hmm_check(struct hmm *hmm);
 /* As hmm_check, and -EOPNOTSUPP attached, -EDEADLK inside a callback. */
 int hmm_check_sleep(struct hmm *hmm);
-bool home_owns(const struct hmm *hmm);
 /* Make it the process's own (hmm_open; the unit tests, which fake the system below). */
 void home_adopt(struct hmm *hmm);
 
@@ -152,6 +151,8 @@ void vmas_erase(struct hmm *hmm, unsigned ctx, uintptr_t start, uintptr_t end);
 void vmas_trim(struct hmm *hmm, uintptr_t start, uintptr_t end);
 void vmas_unregister_all(struct hmm *hmm);
 bool vmas_overlap(struct hmm *hmm, uintptr_t start, uintptr_t end);
+/* Is the page's VMA registered WP_ASYNC, by anybody? The registration token. */
+bool vmas_has_token(struct hmm *hmm, uintptr_t page);
 /* The first entry that overlaps. */
 bool vmas_next(struct hmm *hmm, uintptr_t start, uintptr_t end, struct mirrored *out);
 void vmas_set_prot(struct hmm *hmm, uintptr_t start, uintptr_t end, int prot);

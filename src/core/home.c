@@ -72,7 +72,7 @@ static void home_unlock(struct home *h)
 		os_live()->wake((const uint32_t *)&h->lock);
 }
 
-bool home_owns(const struct hmm *hmm)
+static bool home_owns(const struct hmm *hmm)
 {
 	const struct home *h = home;
 

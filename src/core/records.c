@@ -15,11 +15,6 @@
 
 #include "core/core.h"
 
-static void push_locked(struct hmm *hmm, const struct event *event)
-{
-	queue_push(&hmm->side_queue, event);
-}
-
 static void record(void *arg, uintptr_t start, uintptr_t end, int prot)
 {
 	struct hmm *hmm = arg;
@@ -27,7 +22,7 @@ static void record(void *arg, uintptr_t start, uintptr_t end, int prot)
 
 	(void)prot;
 	if (start < end && vmas_overlap(hmm, start, end))
-		push_locked(hmm, &event);
+		queue_push(&hmm->side_queue, &event);
 }
 
 /*
@@ -45,7 +40,7 @@ void records_drain(struct hmm *hmm)
 	before = hmm->side_queue.pushed;
 	hmm->draining = true;
 	if (hmm->os->perf_drain(hmm->perf, record, hmm) > 0)
-		push_locked(hmm, &everything);
+		queue_push(&hmm->side_queue, &everything);
 	hmm->draining = false;
 	if (hmm->side_queue.pushed != before)
 		worker_wake(hmm);
@@ -57,7 +52,7 @@ uint64_t side_push(struct hmm *hmm, const struct event *event)
 	uint64_t target;
 
 	lock_take(&hmm->side);
-	push_locked(hmm, event);
+	queue_push(&hmm->side_queue, event);
 	target = hmm->side_queue.pushed;
 	worker_wake(hmm);
 	lock_drop(&hmm->side);
@@ -69,10 +64,7 @@ uint64_t side_push(struct hmm *hmm, const struct event *event)
 static bool segment_holds(struct hmm *hmm, const struct mirrored *m, const struct os_vma *vma,
 			  uintptr_t start)
 {
-	struct os_run run;
-	uintptr_t next;
-
-	return (uint32_t)vma->inode == m->segment && hmm->os->scan(&hmm->mm, start, start + PAGE, OS_SCAN_CHECK, &run, 1, &next) >= 0;
+	return (uint32_t)vma->inode == m->segment && vmas_has_token(hmm, start);
 }
 
 /*
