@@ -28,6 +28,11 @@ struct os_ctx {
 	bool fork;     /* EVENT_FORK is on (needs CAP_SYS_PTRACE) */
 	bool user_only; /* UFFD_USER_MODE_ONLY */
 	struct canary *canary; /* the live table's: pages that reader_kick zaps */
+	bool nudged;	       /* set before ctx_open: it gets an eventfd for reader_nudge */
+	int nudge;	       /* that; -1 none */
+	uint64_t nudge_ino;
+	bool move;	       /* UFFDIO_MOVE is there (Linux 6.8) */
+	bool poison;	       /* UFFDIO_POISON is there (6.6) */
 	void *fake;    /* the unit tests' own */
 };
 
@@ -35,12 +40,15 @@ enum os_msg_kind {
 	OS_MSG_UNMAP,  /* [start, end) is unmapped already */
 	OS_MSG_REMOVE, /* [start, end) is about to be zapped */
 	OS_MSG_REMAP,  /* [start, end) moved to `to` already */
-	OS_MSG_FORK,   /* a child was made; its descriptor is closed by read */
+	OS_MSG_FORK,   /* a child was made; `child` is its context, to be closed by child_close */
+	OS_MSG_FAULT,  /* a thread waits for the page `start`, which is missing */
 };
 
 struct os_msg {
 	enum os_msg_kind kind;
 	uintptr_t start, end, to;
+	bool write; /* FAULT */
+	int child;  /* FORK: descriptor in the reader's table */
 };
 
 /* ---- the ring that records mmap, mprotect and brk ---- */
@@ -86,6 +94,10 @@ struct os_mm {
 #define OS_PAGE_FILE (1u << 3)
 #define OS_PAGE_HUGE (1u << 4)
 
+#define OS_VMA_MISSING (1u << 0)    /* registered MISSING with a userfaultfd */
+#define OS_VMA_WIPEONFORK (1u << 1)
+#define OS_VMA_LOCKED (1u << 2)	    /* mlocked */
+
 struct os_run {
 	uintptr_t start, end;
 	unsigned flags; /* OS_PAGE_* */
@@ -112,16 +124,58 @@ struct os_ops {
 	 * read-only, -ENOMEM. Arms no write protection (G7). */
 	int (*ctx_register)(const struct os_ctx *ctx, uintptr_t start, uintptr_t end);
 	int (*ctx_unregister)(const struct os_ctx *ctx, uintptr_t start, uintptr_t end);
+
+	/*
+	 * Moving pages. Reader only, but quiet_open and quiet_close. All but ctx_wake answer
+	 * -EAGAIN while a change of the context is pending, and then have done nothing beyond
+	 * *done; -ENOENT where [dst, ...) is not registered with this context any more.
+	 */
+	/* As ctx_register, and missing pages fault (MISSING | WP). Also on top of ctx_register. */
+	int (*ctx_register_missing)(const struct os_ctx *ctx, uintptr_t start, uintptr_t end);
+	/* UFFDIO_MOVE, holes of the source allowed (they stay holes; *done counts them). *done is
+	 * bytes from the start that were dealt with, on failure too; the error is that of the
+	 * page at *done. -EEXIST a page or marker is at dst; -EBUSY the source is shared with
+	 * another process (write to it first) or pinned; -EINVAL kinds, permissions or mlock
+	 * differ; -EFAULT guard or poison; -ESRCH; -ENOMEM. Wakes who waits at dst. */
+	int (*ctx_move)(const struct os_ctx *ctx, uintptr_t dst, uintptr_t src, size_t length,
+			size_t *done);
+	/* UFFDIO_COPY: also into what is read-only. -EEXIST. Overwrites guard pages: only where
+	 * the page is known to be away. Wakes. */
+	int (*ctx_copy)(const struct os_ctx *ctx, uintptr_t dst, uintptr_t src, size_t length,
+			size_t *done);
+	/* UFFDIO_ZEROPAGE: the shared zero page where nothing is. -EEXIST. Wakes. */
+	int (*ctx_zero)(const struct os_ctx *ctx, uintptr_t dst, size_t length, size_t *done);
+	/* UFFDIO_POISON: touching it is SIGBUS. Wakes. -EEXIST, -EOPNOTSUPP. */
+	int (*ctx_poison)(const struct os_ctx *ctx, uintptr_t dst, size_t length, size_t *done);
+	/* Let who waits there fault again. */
+	int (*ctx_wake)(const struct os_ctx *ctx, uintptr_t start, size_t length);
+	/* A context that tells no events and registers regions only. -EOPNOTSUPP no MOVE. */
+	int (*quiet_open)(struct os_ctx *ctx);
+	void (*quiet_close)(struct os_ctx *ctx);
+	/* The context of a forked child (OS_MSG_FORK): a copy into it; as ctx_copy. And the end. */
+	int (*child_copy)(int child, uintptr_t dst, uintptr_t src, size_t length, size_t *done);
+	void (*child_close)(int child);
+
+	/* Memory for pages on their way: private, anonymous, writable, owned by the library
+	 * (arena_owns), not inherited by a child, aligned to 2 MiB, nothing reserved. NULL. */
+	void *(*region_map)(size_t length);
+	void (*region_unmap)(void *region, size_t length);
+	/* Discard pages of a region that is registered with a quiet context, or with none. */
+	void (*region_zap)(uintptr_t start, size_t length);
+
 	/* 0 no change is pending, -EAGAIN one is, other: the descriptor is lost. */
 	int (*ctx_probe)(const struct os_ctx *ctx);
 	/* Reader only. Sleep until a message is there, timeout_ns at most; -1: for ever. Sets bit i of
-	 * *ready for ctxs[i]. Bit n: reader_kick woke us, and its message was read. n <= 63.
-	 * Count of bits. */
+	 * *ready for ctxs[i]. Bit n: reader_kick woke us, and its message was read. Bit n + 1:
+	 * reader_nudge was called since the last time it was said. n <= 62. Count of bits. */
 	int (*ctx_poll)(const struct os_ctx *ctxs, unsigned n, int64_t timeout_ns,
 			uint64_t *ready);
 	/* Reader only. Up to max messages (and at most 16); 0 when there is none for the
 	 * caller. Releases the callers of the changes. */
 	int (*ctx_read)(const struct os_ctx *ctx, struct os_msg *msgs, unsigned max);
+	/* Any thread, at most a system call, never waits: bit n + 1 of ctx_poll. Falls back on
+	 * nothing: where the program has closed the eventfd the reader polls in ticks. */
+	void (*reader_nudge)(const struct os_ctx *ctxs);
 	/* Reader only, once, first: take a private descriptor table that holds the
 	 * contexts only, so that the program's closefrom() cannot blind the reader. */
 	int (*reader_isolate)(const struct os_ctx *ctxs, unsigned n);
@@ -149,6 +203,11 @@ struct os_ops {
 	bool (*vma_is_dax)(const struct os_mm *mm, const struct os_vma *vma);
 	/* Size of the mapped file; -ENOENT if it cannot be told. */
 	int64_t (*vma_file_size)(const struct os_mm *mm, const struct os_vma *vma);
+	/* What smaps says of the own VMA at addr: OS_VMA_MISSING and so on. Slow (all of smaps
+	 * is read); only for what nothing else tells. -ENOENT nothing is mapped there. */
+	int (*vma_flags)(uintptr_t addr, unsigned *flags);
+	/* Does [start, end) touch writable data of libc, the dynamic linker or this library? */
+	bool (*critical)(uintptr_t start, uintptr_t end);
 	/* Runs of equal flags in [start, end), ascending; a page in no run, or in one
 	 * without flags, is absent.
 	 * *next: where to go on (end when done). Count of runs; -EPERM (OS_SCAN_CHECK: also
@@ -177,6 +236,13 @@ struct os_ops {
 	void (*wait)(const uint32_t *word, uint32_t expected, uint64_t timeout_ns);
 	void (*wake)(const uint32_t *word);
 	void (*sleep)(uint64_t ns);
+	/*
+	 * Has every other thread of the process, since this call began, been seen outside
+	 * madvise(2) and process_madvise(2)? Either it slept in another system call, or it has
+	 * had budget_ns of CPU time (a thread that was preempted inside has not), or it has
+	 * ended. 0; -EBUSY not within timeout_ns. Any thread but reader and worker.
+	 */
+	int (*madvise_settled)(uint64_t budget_ns, uint64_t timeout_ns);
 	/* Let others run that are ready on this CPU. */
 	void (*yield)(void);
 	uint64_t (*now)(void); /* ns, CLOCK_MONOTONIC */
