@@ -4,7 +4,7 @@
 BUILD ?= build
 PREFIX ?= /usr/local
 
-.PHONY: all build demo check bench install clean
+.PHONY: all build demo check stress bench install clean
 
 all: build
 
@@ -18,6 +18,14 @@ demo: build
 check:
 	@scripts/deps.sh check
 	@scripts/check.sh
+
+# G5: a million operations and more, then as many with failing system calls.
+stress: build
+	@$(BUILD)/tests/stress/stress --ops 1000000
+	@$(BUILD)/tests/stress/stress_inject --inject --ops 300000
+	@$(BUILD)/tests/stress/stress_inject --scene open
+	@$(BUILD)/tests/stress/stress --scene lost
+	@$(BUILD)/tests/stress/stress --scene scatter --pages 100000
 
 bench: build
 	@$(BUILD)/uhmm bench

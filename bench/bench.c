@@ -34,6 +34,13 @@ static const struct family {
 	{ "notifiers_100k", bench_notifiers, "an invalidation among 100,000 notifiers" },
 	{ "vmas_60k", bench_vmas, "fence and lookup with 60,000 mirrored mappings" },
 	{ "sparse_1tib", bench_sparse, "hmm_snapshot_runs() of 1 TiB with 10,000 pages" },
+	{ "migrate_out_2m", bench_migrate_out, "2 MiB to a device's memory" },
+	{ "migrate_back_2m", bench_migrate_back, "2 MiB home" },
+	{ "cpu_fault_random", bench_cpu_fault_random,
+	  "the CPU touches pages of the device at random" },
+	{ "cpu_fault_seq", bench_cpu_fault_seq, "the same, one after the other" },
+	{ "ping_pong", bench_ping_pong, "the CPU and the device touch one page in turn" },
+	{ "exclusive", bench_exclusive, "atomics of both on one word, in turn" },
 };
 
 #define FAMILIES (sizeof(families) / sizeof(families[0]))

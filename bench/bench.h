@@ -12,6 +12,9 @@
  *	bench_fault.c	 device_fault_512, file_first_touch
  *	bench_unmap.c	 munmap_mirrored
  *	bench_scale.c	 notifiers_100k, vmas_60k
+ *	bench_missing.c	 the plain way to have pages elsewhere: a userfaultfd loop
+ *	bench_away.c	 migrate_out_2m, migrate_back_2m
+ *	bench_cpu_fault.c cpu_fault_random, cpu_fault_seq, ping_pong, exclusive
  *
  * Law: a figure alone says little on a machine that is not this one. So each row is a pair
  * measured in short batches that take turns, and its value is the median of its batches.
@@ -29,6 +32,7 @@
 #include <uhmm/ptable.h>
 
 #include "common.h"
+#include "vram.h"
 
 #define BENCH_PAGE 4096ul
 #define BENCH_WINDOW 512ul /* pages */
@@ -83,6 +87,12 @@ void bench_file_touch(struct bench *bench);
 void bench_munmap(struct bench *bench);
 void bench_notifiers(struct bench *bench);
 void bench_vmas(struct bench *bench);
+void bench_migrate_out(struct bench *bench);
+void bench_migrate_back(struct bench *bench);
+void bench_cpu_fault_random(struct bench *bench);
+void bench_cpu_fault_seq(struct bench *bench);
+void bench_ping_pong(struct bench *bench);
+void bench_exclusive(struct bench *bench);
 
 /* ---- bench_dev.c ---- */
 
@@ -114,5 +124,39 @@ struct raw_uffd {
 int raw_uffd_open(struct raw_uffd *raw);
 void raw_uffd_close(struct raw_uffd *raw);
 int raw_uffd_register(const struct raw_uffd *raw, void *start, size_t length);
+
+/* ---- bench_missing.c ---- */
+
+/* A region whose missing pages a thread copies in, one for each message. */
+struct raw_missing {
+	char *memory, *source;
+	size_t length;
+	int fd, quit;
+	pthread_t thread;
+};
+
+int raw_missing_open(struct raw_missing *raw, size_t length);
+void raw_missing_close(struct raw_missing *raw);
+/* The first pages are missing again. */
+void raw_missing_arm(const struct raw_missing *raw, size_t length);
+
+/* ---- bench_away.c ---- */
+
+/* So many pages a device copies itself; more are worth waking its engine. */
+#define BENCH_AT_ONCE 16
+
+/* Memory that goes to a device and comes back. */
+struct bench_away {
+	struct hmm *hmm;
+	struct vram *vram;
+	char *mapped, *memory; /* memory: aligned to 2 MiB, touched, without huge pages */
+	size_t length;
+};
+
+int bench_away_open(struct bench_away *away, bool host_frames, size_t length, bool huge);
+void bench_away_close(struct bench_away *away);
+/* The first pages of it; -EAGAIN: some stayed. */
+int bench_away_out(struct bench_away *away, size_t length);
+int bench_away_home(struct bench_away *away, size_t length);
 
 #endif

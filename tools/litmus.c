@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later OR BSD-2-Clause
 /*
- * litmus - `uhmm litmus`: stale translations, counted; there must be none.
+ * litmus - `uhmm litmus`: stale translations and lost bytes, counted; there must be none.
  *
- * The rounds are divided among the cases of three tables (litmus_map.c, litmus_zap.c,
- * litmus_kind.c). With --naive the same cases run on devices that are broken on purpose,
- * and there must be some: a test that cannot fail says nothing.
+ * The rounds are divided among the cases of five tables (litmus_map.c, litmus_zap.c,
+ * litmus_kind.c, litmus_migrate.c, litmus_owner.c). With --naive the same cases run on
+ * devices that are broken on purpose, and there must be some: a test that cannot fail says
+ * nothing.
  *
- * Exit status: 1 if something was stale, or nothing was with --naive, or a case failed for
- * another reason than staleness.
+ * Exit status: 1 if something was stale or lost, or nothing was with --naive, or a case
+ * failed for another reason.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -25,7 +26,8 @@
 struct result {
 	const struct litmus_case *what;
 	bool chosen, skipped, failed;
-	uint64_t rounds, stale;
+	uint64_t rounds, stale, lost;
+	bool counts_lost;
 	const char *also;
 	uint64_t also_count;
 	char reason[160];
@@ -140,7 +142,8 @@ static int one_round(struct litmus *l, const struct litmus_case *what, uint64_t 
 	uint64_t before;
 	int err;
 
-	l->wrong = false;
+	l->wrong = l->missing = false;
+	l->device = i & 1;
 	l->use_gpu = what->gpu && (i & 1);
 	before = l->use_gpu ? gpu_stale(l) : 0;
 	err = what->round(l, i);
@@ -150,6 +153,7 @@ static int one_round(struct litmus *l, const struct litmus_case *what, uint64_t 
 		l->wrong = true;
 	l->rounds++;
 	l->stale += l->wrong;
+	l->lost += l->missing;
 	/* A naive device is late; it must not be late with the round before. */
 	if (l->naive && !l->use_gpu)
 		return litmus_dev_settle(l->dev);
@@ -161,7 +165,8 @@ static void run_case(struct litmus *l, struct result *result, uint64_t rounds)
 	const struct litmus_case *what = result->what;
 	int err;
 
-	l->rounds = l->stale = l->also_count = 0;
+	l->rounds = l->stale = l->lost = l->also_count = 0;
+	l->counts_lost = false;
 	l->also = NULL;
 	l->priv = NULL;
 	snprintf(l->reason, sizeof(l->reason), "error");
@@ -169,9 +174,10 @@ static void run_case(struct litmus *l, struct result *result, uint64_t rounds)
 	result->skipped = err == -EOPNOTSUPP;
 	if (!err) {
 		for (uint64_t i = 0; i < rounds && !err; i++) {
-			tool_progress("litmus: %s %llu/%llu, %llu stale", what->name,
-				      (unsigned long long)i, (unsigned long long)rounds,
-				      (unsigned long long)l->stale);
+			tool_progress(
+				"litmus: %s %llu/%llu, %llu stale, %llu lost", what->name,
+				(unsigned long long)i, (unsigned long long)rounds,
+				(unsigned long long)l->stale, (unsigned long long)l->lost);
 			err = one_round(l, what, i);
 		}
 		if (what->end)
@@ -184,6 +190,8 @@ static void run_case(struct litmus *l, struct result *result, uint64_t rounds)
 	result->failed = err && !result->skipped;
 	result->rounds = l->rounds;
 	result->stale = l->stale;
+	result->lost = l->lost;
+	result->counts_lost = l->counts_lost;
 	result->also = l->also;
 	result->also_count = l->also_count;
 	if (err)
@@ -271,6 +279,8 @@ static json_t *result_json(const struct result *result)
 	json_t *object = json_pack("{s:I, s:I}", "rounds", (json_int_t)result->rounds,
 				   "stale", (json_int_t)result->stale);
 
+	if (result->counts_lost)
+		json_object_set_new(object, "lost", json_integer((json_int_t)result->lost));
 	if (result->also)
 		json_object_set_new(object, result->also,
 				    json_integer((json_int_t)result->also_count));
@@ -283,8 +293,12 @@ static json_t *result_json(const struct result *result)
 
 static void print_result(const struct result *result)
 {
-	printf("%-16s %9llu %9llu  ", result->what->name,
-	       (unsigned long long)result->rounds, (unsigned long long)result->stale);
+	char lost[24] = "-";
+
+	if (result->counts_lost)
+		snprintf(lost, sizeof(lost), "%llu", (unsigned long long)result->lost);
+	printf("%-16s %9llu %9llu %9s  ", result->what->name,
+	       (unsigned long long)result->rounds, (unsigned long long)result->stale, lost);
 	if (result->skipped || result->failed)
 		printf("%s: %s\n", result->skipped ? "skipped" : "FAILED", result->reason);
 	else if (result->also)
@@ -294,40 +308,68 @@ static void print_result(const struct result *result)
 		printf("%s\n", result->what->what);
 }
 
+/* What all cases of one family counted: those that migrate, or the others. */
+struct total {
+	bool ran;
+	uint64_t rounds, stale, lost;
+};
+
+static void add_result(struct total *total, const struct result *result)
+{
+	total->ran = true;
+	total->rounds += result->rounds;
+	total->stale += result->stale;
+	total->lost += result->lost;
+}
+
+/* Naive devices must be seen through in each family that ran. */
+static bool wrong_total(const struct total *total, bool naive)
+{
+	bool some = total->stale || total->lost;
+
+	return total->ran && some != naive;
+}
+
 /* Returns the exit status. */
 static int report(const struct options *options)
 {
+	struct total others = { .ran = false }, away = { .ran = false };
 	json_t *cases = json_object();
-	uint64_t rounds = 0, stale = 0;
+	uint64_t rounds, stale;
 	bool failed = false;
-	const char *verdict;
 
 	if (!options->json)
-		printf("%-16s %9s %9s  %s\n", "case", "rounds", "stale", "what changes");
+		printf("%-16s %9s %9s %9s  %s\n", "case", "rounds", "stale", "lost",
+		       "what changes");
 	for (size_t i = 0; i < options->count; i++) {
 		const struct result *result = &options->results[i];
 
 		if (!result->chosen)
 			continue;
-		rounds += result->rounds;
-		stale += result->stale;
 		failed |= result->failed;
+		if (result->rounds)
+			add_result(result->counts_lost ? &away : &others, result);
 		json_object_set_new(cases, result->what->name, result_json(result));
 		if (!options->json)
 			print_result(result);
 	}
-	failed |= options->naive ? !stale : !!stale;
-	verdict = failed ? "FAIL" : "PASS";
+	failed |=
+		wrong_total(&others, options->naive) || wrong_total(&away, options->naive);
+	rounds = others.rounds + away.rounds;
+	stale = others.stale + away.stale;
+	failed |= options->naive && !rounds;
 	if (!options->json) {
-		printf("litmus: %s, %llu stale of %llu rounds%s\n", verdict,
-		       (unsigned long long)stale, (unsigned long long)rounds,
+		printf("litmus: %s, %llu stale and %llu lost of %llu rounds%s\n",
+		       failed ? "FAIL" : "PASS", (unsigned long long)stale,
+		       (unsigned long long)away.lost, (unsigned long long)rounds,
 		       options->naive ? " (naive: there must be some)" : "");
 		json_decref(cases);
 		return failed;
 	}
-	return tool_emit(json_pack("{s:I, s:o, s:I, s:b}", "rounds", (json_int_t)rounds,
-				   "cases", cases, "stale", (json_int_t)stale, "naive",
-				   options->naive)) ||
+	return tool_emit(json_pack("{s:I, s:o, s:I, s:I, s:b}", "rounds",
+				   (json_int_t)rounds, "cases", cases, "stale",
+				   (json_int_t)stale, "lost", (json_int_t)away.lost,
+				   "naive", options->naive)) ||
 	       failed;
 }
 
@@ -337,7 +379,9 @@ int cmd_litmus(int argc, char **argv)
 		{ "rounds", 'n', "N", 0, "rounds in total, divided among the cases (20000)",
 		  0 },
 		{ "naive", 'N', NULL, 0,
-		  "devices that invalidate late and do not fence: must be caught", 0 },
+		  "devices that are late, do not fence, move pages by copy and DONTNEED: must "
+		  "be caught",
+		  0 },
 		{ "case", 'c', "NAME", 0, "only this case; may be repeated", 0 },
 		{ "load", 'l', "T", 0, "busy threads beside the test (2)", 0 },
 		TOOL_OPTION_JSON,
@@ -346,8 +390,8 @@ int cmd_litmus(int argc, char **argv)
 	static const struct argp argp = {
 		.options = table,
 		.parser = parse,
-		.doc = "Change memory under devices and count answers from stale "
-		       "translations.\v ",
+		.doc = "Change memory under devices; count answers from stale translations "
+		       "and bytes that a migration lost or brought back.\v ",
 		.help_filter = help_filter,
 	};
 	struct options options = { .rounds = DEFAULT_ROUNDS, .load = DEFAULT_LOAD };
@@ -357,6 +401,8 @@ int cmd_litmus(int argc, char **argv)
 	add_cases(&options, litmus_map_cases);
 	add_cases(&options, litmus_zap_cases);
 	add_cases(&options, litmus_kind_cases);
+	add_cases(&options, litmus_migrate_cases);
+	add_cases(&options, litmus_owner_cases);
 	tool_parse(&argp, argc, argv, &options);
 	l.naive = options.naive;
 	err = run(&l, &options);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later OR BSD-2-Clause */
 /*
- * litmus - counts answers from stale translations.
+ * litmus - counts answers from stale translations, and bytes lost or come back by migration.
  *
  *	litmus.c	command line, division of the rounds, report
  *	litmus_dev.c	the pinning device: what a stale translation is made visible by
@@ -9,6 +9,7 @@
  *	litmus_map.c	cases: munmap, MAP_FIXED, mremap
  *	litmus_zap.c	cases: madvise, io_uring
  *	litmus_kind.c	cases: mprotect, shmdt, brk
+ *	litmus_away.h	cases of pages that are in a device's memory
  *
  * Words: a *generation* is a number that no two contents share. Whoever makes a mapping or
  * fills it anew stores the next generation in it before the page is looked up again; so a
@@ -33,6 +34,7 @@
 /* ---- litmus_dev.c ---- */
 
 struct litmus_dev;
+struct away;
 
 int litmus_dev_open(bool naive, struct litmus_dev **dev);
 void litmus_dev_close(struct litmus_dev *dev);
@@ -86,15 +88,19 @@ struct litmus {
 
 	/* of the case that runs */
 	bool use_gpu; /* this round is the GPU's; else the pinning device's */
+	unsigned device; /* of the two that have memory, this round's (litmus_away.h) */
 	bool wrong;   /* this round saw a stale answer */
+	bool missing; /* this round lost a byte that was written */
 	uint64_t gpu_stale;
 	uint64_t generation;
-	uint64_t rounds, stale;
+	uint64_t rounds, stale, lost;
+	bool counts_lost; /* this case looks for lost bytes */
 	const char *also; /* what else the case counts, NULL: nothing */
 	uint64_t also_count;
 	char *page;	  /* where most cases happen: LITMUS_PLACE bytes, unmapped */
 	char *other;	  /* as large, beside it */
 	void *priv;	  /* the case's own */
+	struct away *away; /* likewise */
 	char reason[160]; /* why it was skipped or failed */
 };
 
@@ -119,6 +125,8 @@ struct litmus_case {
 extern const struct litmus_case litmus_map_cases[];
 extern const struct litmus_case litmus_zap_cases[];
 extern const struct litmus_case litmus_kind_cases[];
+extern const struct litmus_case litmus_migrate_cases[];
+extern const struct litmus_case litmus_owner_cases[];
 
 /* Store the next generation at @addr; the number is what a check expects. */
 uint64_t litmus_fill(struct litmus *l, char *addr);

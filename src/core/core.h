@@ -15,6 +15,7 @@
  *	runs.c      coalesced snapshot
  *	copy.c      copies and the access scope
  *	error.c     errors in words
+ *	pager.h     pages that are away: device memory and migration
  *
  * The protocol and why it is right: docs/gate.md. Locks: lock.h.
  */
@@ -74,6 +75,8 @@ struct gate {
 	_Atomic size_t vmas; /* entries of hmm->vmas with this context */
 };
 
+struct pager;
+
 struct hmm {
 	const struct os_ops *os;
 	struct arena *arena;
@@ -118,6 +121,7 @@ struct hmm {
 	_Atomic uint32_t progress;    /* futex: bumped when something was delivered */
 	_Atomic uint32_t waiters;     /* on progress */
 	struct os_thread *reader, *worker;
+	struct pager *_Atomic pager; /* NULL: no devmem was ever made */
 	uint64_t wake_owed;	   /* ns, since when the worker is to be woken; reader only */
 	uint64_t ticked, identity_checked; /* ns; worker only */
 };
@@ -129,6 +133,8 @@ int hmm_check(struct hmm *hmm);
 int hmm_check_sleep(struct hmm *hmm);
 /* Make it the process's own (hmm_open; the unit tests, which fake the system below). */
 void home_adopt(struct hmm *hmm);
+/* This process, as hmm->pid has it. */
+pid_t hmm_pid(void);
 
 /* ---- mirror.c ---- */
 /* A mirror that is nobody's singleton: hmm_open() and the unit tests. */

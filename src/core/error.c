@@ -110,6 +110,8 @@ const char *hmm_reason_text(enum hmm_reason reason)
 		return "guard page or broken memory";
 	case HMM_REASON_SPECIAL:
 		return "mapping of device memory";
+	case HMM_REASON_DEVICE_LOST:
+		return "it was in the memory of a device that died";
 	case HMM_REASON_NOT_MIRRORABLE:
 		return "mapping that cannot be mirrored";
 	}

@@ -16,7 +16,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include "core/core.h"
+#include "core/pager.h"
 #include "util/log.h"
 
 struct home {
@@ -92,8 +92,36 @@ static void child_forget(void)
 	last = NULL;
 }
 
+/* Whose pages are at home during a fork. A reference, so that it does not end meanwhile. */
+static __thread struct hmm *forking;
+
+static void before_fork(void)
+{
+	struct home *h = home;
+
+	if (!h)
+		return;
+	home_lock(h);
+	forking = h->hmm ? hmm_get(h->hmm) : NULL;
+	home_unlock(h);
+	if (forking)
+		fork_prepare(forking);
+}
+
+static void parent_after_fork(void)
+{
+	struct hmm *hmm = forking;
+
+	if (!hmm)
+		return;
+	forking = NULL;
+	fork_done(hmm);
+	hmm_put(hmm);
+}
+
 static void child_after_fork(void)
 {
+	forking = NULL;
 	callback_forget();
 	child_forget();
 }
@@ -171,7 +199,7 @@ int hmm_open(struct hmm **out)
 	if (!h)
 		return -ENOMEM;
 	if (!atomic_exchange(&atfork_set, true))
-		pthread_atfork(NULL, NULL, child_after_fork);
+		pthread_atfork(before_fork, parent_after_fork, child_after_fork);
 	home_lock(h);
 	/* A dead mirror stays its holders'; a new opener gets a new one. */
 	if (h->hmm && !h->hmm->dead)
@@ -231,4 +259,9 @@ void hmm_put(struct hmm *hmm)
 		/* The worker cannot wait for its own end, so it goes on with nobody to tell. */
 		hmm_log(HMM_LOG_WARN, "no thread to end the mirror with: it stays open");
 	}
+}
+
+pid_t hmm_pid(void)
+{
+	return getpid();
 }

@@ -14,7 +14,7 @@
 #include <errno.h>
 #include <sys/mman.h>
 
-#include "core/core.h"
+#include "core/pager.h"
 
 #define RUNS 64u
 #define TRIES 16u
@@ -178,6 +178,39 @@ static int find_failed(struct look *l, uintptr_t start, uintptr_t end, bool writ
 	return -EAGAIN;
 }
 
+/*
+ * Device memory. Whether a transfer is published is asked before the books: one that ends in
+ * between has written them before it is unpublished (docs/migration.md).
+ */
+static bool on_its_way(const struct look *l, uintptr_t start, uintptr_t end)
+{
+	return l->hmm->pager && l->range->notifier &&
+	       (transfers_cover(l->hmm, start, end) || judging(l->hmm, start, end));
+}
+
+/* The page's entry if it is in memory of the range's owner; 0. */
+static uint64_t device_entry(const struct look *l, const struct os_vma *vma, uintptr_t at)
+{
+	uint64_t book = books_get(l->hmm, at);
+	const struct hmm_devmem *devmem;
+
+	/* Another context's entry is of what was here before. */
+	if (book_state(book) != BOOK_AWAY || !l->range->owner || !l->range->notifier ||
+	    !l->entered || book_ctx(book) != l->entry.ctx)
+		return 0;
+	devmem = l->hmm->pager->devmem[book_devmem(book)];
+	if (!devmem || devmem->lost || devmem->options.owner != l->range->owner)
+		return 0;
+	return HMM_PFN_VALID | HMM_PFN_DEVICE | (vma->prot & PROT_WRITE ? HMM_PFN_WRITE : 0) |
+	       (book & HMM_PFN_NUMBER_MASK);
+}
+
+/* Will a look find it without a populate? */
+static bool is_on_device(const struct look *l, const struct os_vma *vma, uintptr_t at)
+{
+	return l->hmm->pager && device_entry(l, vma, at);
+}
+
 /* Stretches of equal requests, each by one call. -EAGAIN: the mapping changed. */
 static int populate(struct look *l, const struct os_vma *vma, uintptr_t start, uintptr_t end)
 {
@@ -186,9 +219,10 @@ static int populate(struct look *l, const struct os_vma *vma, uintptr_t start, u
 		uintptr_t at = start + PAGE;
 		int err = 0;
 
-		while (at < end && request(l, at) == want)
+		while (at < end && request(l, at) == want &&
+		       is_on_device(l, vma, at) == is_on_device(l, vma, start))
 			at += PAGE;
-		if (want)
+		if (want && !is_on_device(l, vma, start))
 			err = l->hmm->os->populate(start, at, want & HMM_PFN_REQ_WRITE);
 		if (err == -EFAULT)
 			return find_failed(l, start, at, want & HMM_PFN_REQ_WRITE);
@@ -255,11 +289,9 @@ static int answer_run(struct look *l, const struct os_vma *vma, const struct os_
 	uint64_t common = run_entry(vma, run, dax && (run->flags & OS_PAGE_FILE));
 
 	for (uintptr_t at = run->start; at < run->end; at += PAGE) {
-		uint64_t want = request(l, at), entry = 0;
+		uint64_t want = request(l, at), entry = common | at >> OS_PAGE_SHIFT;
 
-		if (run->flags & OS_PAGE_PRESENT)
-			entry = common | at >> OS_PAGE_SHIFT;
-		if ((want & HMM_PFN_REQ_WRITE) && entry && !(run->flags & OS_PAGE_ZERO))
+		if ((want & HMM_PFN_REQ_WRITE) && !(run->flags & OS_PAGE_ZERO))
 			entry |= HMM_PFN_WRITE;
 		if ((entry & want) != want)
 			return -EAGAIN;
@@ -268,12 +300,14 @@ static int answer_run(struct look *l, const struct os_vma *vma, const struct os_
 	return 0;
 }
 
-static int absent(struct look *l, uintptr_t start, uintptr_t end)
+static int absent(struct look *l, const struct os_vma *vma, uintptr_t start, uintptr_t end)
 {
 	for (uintptr_t at = start; at < end; at += PAGE) {
-		if (request(l, at))
+		uint64_t entry = l->hmm->pager ? device_entry(l, vma, at) : 0;
+
+		if ((entry & request(l, at)) != request(l, at))
 			return -EAGAIN;
-		answer(l, at, 0);
+		answer(l, at, entry);
 	}
 	return 0;
 }
@@ -286,7 +320,12 @@ static int scan(struct look *l, const struct os_vma *vma, uintptr_t start, uintp
 
 	while (start < end) {
 		uintptr_t next = end;
-		int err, n = l->hmm->os->scan(&l->hmm->mm, start, end, how, runs, RUNS, &next);
+		bool moving = on_its_way(l, start, end);
+		int err, n;
+
+		if (moving)
+			return -EBUSY;
+		n = l->hmm->os->scan(&l->hmm->mm, start, end, how, runs, RUNS, &next);
 
 		if (n == -EPERM && how) {
 			l->force = true; /* the token: what the map says is registered, is not */
@@ -295,14 +334,16 @@ static int scan(struct look *l, const struct os_vma *vma, uintptr_t start, uintp
 		if (n < 0)
 			return n;
 		for (int i = 0; i < n; i++) {
-			err = absent(l, start, runs[i].start);
-			if (!err)
+			err = absent(l, vma, start, runs[i].start);
+			if (!err && !(runs[i].flags & OS_PAGE_PRESENT))
+				err = absent(l, vma, runs[i].start, runs[i].end);
+			else if (!err)
 				err = answer_run(l, vma, &runs[i], dax);
 			if (err)
 				return err;
 			start = runs[i].end;
 		}
-		err = absent(l, start, next);
+		err = absent(l, vma, start, next);
 		if (err)
 			return err;
 		start = next;

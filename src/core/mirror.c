@@ -11,7 +11,7 @@
 #include <errno.h>
 #include <string.h>
 
-#include "core/core.h"
+#include "core/pager.h"
 #include "util/log.h"
 
 static int queue_init(struct queue *queue, struct arena *arena)
@@ -47,7 +47,7 @@ static struct hmm *hmm_new(const struct os_ops *os)
 	return hmm;
 }
 
-static void hmm_free(struct hmm *hmm)
+static void mirror_free(struct hmm *hmm)
 {
 	lock_destroy(&hmm->side);
 	lock_destroy(&hmm->register_lock);
@@ -77,6 +77,7 @@ static int say_why(int err)
 
 static int contexts_open(struct hmm *hmm)
 {
+	hmm->os_ctx[0].nudged = true;
 	for (unsigned i = 0; i < CONTEXTS; i++) {
 		int err = hmm->os->ctx_open(&hmm->os_ctx[i]);
 
@@ -148,7 +149,7 @@ int mirror_create(const struct os_ops *os, struct hmm **out)
 	if (err) {
 		threads_stop(hmm);
 		contexts_close(hmm);
-		hmm_free(hmm);
+		mirror_free(hmm);
 		return err;
 	}
 	*out = hmm;
@@ -160,11 +161,12 @@ void mirror_destroy(struct hmm *hmm)
 	if (!hmm->mm.pid) {
 		vmas_unregister_all(hmm);
 		threads_stop(hmm);
+		pager_end(hmm);
 		contexts_close(hmm);
 	} else {
 		hmm->os->mm_close(&hmm->mm);
 	}
-	hmm_free(hmm);
+	mirror_free(hmm);
 }
 
 void mirror_kill(struct hmm *hmm, const char *why)
@@ -192,7 +194,7 @@ int hmm_attach(pid_t pid, struct hmm **out)
 		return error_say(-ENOMEM, "no memory for the handle");
 	err = hmm->os->mm_open(&hmm->mm, pid);
 	if (err) {
-		hmm_free(hmm);
+		mirror_free(hmm);
 		return error_say(err, err == -ESRCH || err == -ENOENT
 				 ? "there is no process %d"
 				 : "process %d may not be looked at: run as its user or as root, and "

@@ -13,7 +13,7 @@
 #include <errno.h>
 #include <unistd.h>
 
-#include "core/core.h"
+#include "core/pager.h"
 
 #define LOG_SMALL 8u
 #define LOG_LARGE 1024u
@@ -234,12 +234,19 @@ int hmm_notifier_read_begin(struct hmm_range *range)
 	if (!err)
 		err = fence_range(range->notifier->hmm, range->start, range->end);
 	if (!err)
+	{
+		const struct pager *pager = range->notifier->hmm->pager;
+
+		range->migrate_seq = pager ? pager->homing_seq : 0;
 		range->notifier_seq = range->notifier->seq;
+	}
 	return err;
 }
 
 bool hmm_notifier_read_retry(const struct hmm_range *range)
 {
 	return range->notifier->hmm->dead ||
+	       homing_changed(range->notifier->hmm, range->migrate_seq, range->start,
+			      range->end) ||
 	       notifier_changed(range->notifier, range->notifier_seq, range->start, range->end);
 }

@@ -12,7 +12,9 @@
  *	arrive.c    home: from frames into the address space
  *	limbo.c     frames that devices may still use, until they cannot
  *	unsettled.c addresses whose DONTNEED may not have zapped yet
+ *	dropped.c   events and pages that are not at home
  *	forked.c    fork: everything home before, the child's copies after a raw clone
+ *	missing.c   VMAs that are registered MISSING, and back to plain
  *	migrate.c   the public calls
  *
  * Laws (docs/migration.md has the argument):
@@ -98,31 +100,36 @@ struct frame {
 	_Atomic uintptr_t addr; /* the page whose bytes it has; 0: none */
 	_Atomic uint32_t held;	/* hmm_devmem_frame_get() */
 	_Atomic uint8_t locked; /* exclusive */
-	uint8_t ctx;		/* host frames: in whose region the page lies */
-	uint32_t since;		/* us, low bits: when it came here */
+	_Atomic uint8_t ctx;	/* host frames: in whose region the page lies */
+	uint32_t since;		/* us, low bits: when it came here; pager only */
 };
 
 struct hmm_devmem {
 	struct hmm *hmm;
 	unsigned id;
 	struct hmm_devmem_options options;
-	const struct hmm_devmem_ops *ops;
+	struct hmm_devmem_ops ops; /* a copy: the driver's may be away */
 	void *priv;
 	struct frame *frame;
 	_Atomic uint64_t *used; /* a bit each */
 	_Atomic uint64_t in_use, hint;
 	_Atomic bool lost, ending;
-	uintptr_t region[CONTEXTS]; /* host frames: one for each context, made when needed */
+	uint64_t lost_said; /* worker only */
+	_Atomic uintptr_t region[CONTEXTS]; /* host frames: for each context, made when needed */
 	struct {
-		_Atomic uint64_t in_use_max, to_device, to_host, cpu_faults, cpu_fault_pages, dropped,
-			declined, failed, lost, timesliced;
+		_Atomic uint64_t in_use_max, to_device, to_host, cpu_faults, cpu_fault_pages,
+			dropped, declined, failed, lost, timesliced;
 	} count;
 };
 
-/* Up to n frames, in a row where there are; `align`: the first is congruent to it mod 512. */
-unsigned frames_take(struct hmm_devmem *devmem, uint64_t *frames, unsigned n, uintptr_t align);
-/* Any thread. The frame's page is gone already. */
+int frames_init(struct hmm_devmem *devmem);
+void frames_destroy(struct hmm_devmem *devmem);
+/* Up to n frames, in a row where there are; the first is congruent to `align` modulo 512
+ * if that can be had. Asks the driver's frame_alloc. Not the pager. */
+unsigned frames_take(struct hmm_devmem *devmem, uint64_t *frames, unsigned n, uint64_t align);
+/* Any thread. The frame's page is gone already, and no device uses it. */
 void frame_give(struct hmm_devmem *devmem, uint64_t frame);
+bool frame_is_used(const struct hmm_devmem *devmem, uint64_t frame);
 
 /* ---- transfer.c: up to a block of pages on their way ---- */
 
@@ -132,44 +139,276 @@ enum transfer_state {
 	TRANSFER_TAKEN,	  /* isolated: in the buffer */
 	TRANSFER_COPYING, /* the driver has it */
 	TRANSFER_COPIED,  /* it is done with it; the pager's turn */
+	TRANSFER_STRAY,	  /* the driver never said that it is done: not to be used again */
 };
 
 enum page_is {
 	PAGE_NONE,    /* is not part of it, or stays at home */
-	PAGE_BUFFER,  /* its bytes are in the buffer (out) or are about to be (home) */
+	PAGE_BUFFER,  /* its bytes are in the buffer, or about to be */
 	PAGE_HOLE,    /* out: zeros */
 	PAGE_DROPPED, /* the program gave it up */
+	PAGE_GONE,    /* out: at the device now */
 };
 
 struct moving {
 	uintptr_t addr;
-	uint64_t frame;
-	uintptr_t host; /* where it lies in the buffer, or in its host frame */
+	uint64_t frame; /* NO_FRAME: none yet */
+	uintptr_t host; /* where its bytes lie in the buffer, or in its host frame */
+	uint64_t number; /* DROPPED: the event that did it */
+	bool unmapped;	 /* DROPPED: a child whose FORK is not read yet may have it */
 	enum page_is is;
-	bool unsettled, shared; /* why it was not taken */
-	bool at_frame;		/* host frames: the page is in its frame already */
+	bool kept;	/* not to be moved */
+	int err;	/* why it stays, or could not be read back */
 };
 
-/* On its way home, who asked: for the statistics. */
+#define NO_FRAME UINT64_MAX
+
+/* For the statistics. */
 enum transfer_why { WHY_OUT, WHY_CALL, WHY_FAULT, WHY_FORK };
 
 struct hmm_transfer {
 	struct hmm *hmm;
 	unsigned index;
 	_Atomic uint32_t state;
-	bool out;
+	bool out, exclusive;
+	bool judged; /* copy[].err are in page[].err */
 	enum transfer_why why;
 	struct hmm_devmem *devmem;
 	unsigned ctx;
-	/* Published (out): looks at [start, end) are put off while end != 0. */
+	/* Out, published: looks at [start, end) are put off while end != 0. */
 	_Atomic uintptr_t start, end;
-	unsigned n;
+	unsigned n, next; /* next: how far the pager is with it */
 	struct moving page[BLOCK_PAGES];
 	struct hmm_devmem_copy copy[BLOCK_PAGES];
 	uint16_t copy_of[BLOCK_PAGES]; /* copy i is of page copy_of[i] */
 	unsigned copies;
 	_Atomic int err;
-	uint64_t deadline; /* ns; of the copy */
+	_Atomic bool stray; /* given up; the driver has not said that it is done */
+	uint64_t deadline;  /* ns; of the copy */
 };
+
+/* NULL: all are in use. */
+struct hmm_transfer *transfer_claim(struct hmm *hmm);
+void transfer_free(struct hmm_transfer *t);
+/* From now on no look at the range is answered; then tell(MIGRATE). */
+void transfer_publish(struct hmm_transfer *t, uintptr_t start, uintptr_t end);
+void transfer_unpublish(struct hmm_transfer *t);
+/* Does a published transfer touch [start, end)? Any thread. */
+bool transfers_cover(const struct hmm *hmm, uintptr_t start, uintptr_t end);
+unsigned transfers_free(const struct hmm *hmm);
+/* The pager: what the drivers have said of copies that ended, into the pages. */
+void transfers_judge(struct hmm *hmm);
+/* The pager: start the driver's copy of what is PAGE_BUFFER or PAGE_HOLE. */
+void transfer_start(struct hmm_transfer *t);
+/* The pager: those whose copy has ended, or is overdue. */
+void transfers_look(struct hmm *hmm);
+
+/* ---- request.c ---- */
+
+enum request_kind {
+	REQUEST_OUT,	 /* take, copy, commit: `transfer` */
+	REQUEST_TAKE,	 /* isolate: `transfer` */
+	REQUEST_COMMIT,	 /* the driver has copied: pages with a frame are its own */
+	REQUEST_RETURN,	 /* the rest goes home; the transfer is nobody's afterwards */
+	REQUEST_HOME,	 /* [start, end) of `devmem` (NULL: all) */
+	REQUEST_EVICT,	 /* frames [start, end) of `devmem` */
+	REQUEST_DRAIN,	 /* until no frame of `devmem` is in limbo */
+	REQUEST_SETTLED, /* madvise calls up to event `number` are over */
+	REQUEST_LOCK,	 /* exclusive: lock the page at `start` if `devmem` has it */
+};
+
+enum request_state { REQUEST_FREE, REQUEST_CLAIMED, REQUEST_POSTED, REQUEST_DONE };
+
+struct request {
+	_Atomic uint32_t state;
+	enum request_kind kind;
+	struct hmm_transfer *transfer;
+	struct hmm_devmem *devmem;
+	uintptr_t start, end;
+	uint64_t number, moved, deadline;
+	bool fork;   /* HOME: isolated pages too */
+	bool begun;
+	int err;
+};
+
+/* Hand `want` to the pager and wait; what it answers is in it. Not from reader or worker's
+ * callbacks of... any thread but the reader. */
+int request_do(struct hmm *hmm, struct request *want);
+/* The pager. */
+void requests_run(struct hmm *hmm);
+
+/* ---- pager.c ---- */
+
+struct parked {
+	uintptr_t addr;
+	unsigned ctx;
+	uint64_t until; /* ns: the time slice; 0 */
+	bool counted, sliced; /* in the statistics */
+};
+
+struct limbo_entry {
+	struct hmm_devmem *devmem;
+	uint64_t frame, number;
+	uintptr_t addr;
+	unsigned ctx;
+	bool host;     /* host frames: the page lies in its frame still */
+	bool unmapped; /* a child whose FORK is not read yet may have it */
+};
+
+struct unsettled {
+	uintptr_t start, end;
+	uint64_t number;
+};
+
+#define JUDGE 32u
+
+/* Entries whose mapping may be gone (dropped.c). */
+struct to_judge {
+	_Atomic uintptr_t start, end; /* end 0: free */
+	unsigned ctx;		      /* CONTEXTS: of any */
+	uint64_t number;
+};
+
+#define MISSING_VMAS 256u
+#define DOUBTS 16u
+
+/* Registered MISSING while a change was pending: the flag does not say which VMA it is. */
+struct doubt {
+	uintptr_t start, end;
+	unsigned ctx;
+};
+
+/* A VMA that was registered MISSING. */
+struct missing {
+	uintptr_t start, end;
+	unsigned ctx;
+	uint64_t home_since; /* ns; 0: something is away */
+};
+
+struct homing {
+	_Atomic uintptr_t start, end;
+};
+
+struct pager {
+	struct uhmm_ptable books;
+	struct hmm_transfer *transfer; /* TRANSFERS */
+	struct request request[REQUESTS];
+	_Atomic uint32_t posted; /* bumped by who posts */
+	_Atomic uint32_t freed;	 /* futex: a request or transfer slot is free */
+	struct hmm_devmem *_Atomic devmem[DEVMEMS];
+	_Atomic unsigned forking;
+
+	/* buffers */
+	_Atomic uintptr_t stage[CONTEXTS]; /* out: a block for each transfer; registered */
+	uintptr_t fresh;	   /* home: the same, registered with nothing */
+	uintptr_t trash;	   /* a block; registered with `quiet` */
+	struct os_ctx quiet;
+
+	/* what read_retry compares; written by the pager, sequence after content */
+	struct homing homing[HOMING_LOG];
+	_Atomic uint64_t homing_seq;
+
+	/* the rest is the pager's alone */
+	struct parked parked[PARKED];
+	unsigned parked_n;
+	struct limbo_entry *limbo; /* LIMBO */
+	unsigned limbo_n;
+	bool limbo_full_said;
+	struct unsettled unsettled[UNSETTLED];
+	unsigned unsettled_n;
+	_Atomic uint64_t removes; /* REMOVE messages read; read by who settles */
+	struct to_judge judge[JUDGE];
+	_Atomic unsigned judging; /* read by every look */
+	struct missing missing[MISSING_VMAS];
+	unsigned missing_n;
+	struct doubt doubt[DOUBTS];
+	unsigned doubts;
+	uint64_t trimmed; /* ns */
+	uintptr_t around_end; /* where the last fault-around ended */
+	unsigned around;      /* pages */
+	uint64_t busy_until;  /* something answered EAGAIN: look again soon */
+	bool again;
+};
+
+/* Any thread: the pager of this mirror, made at the first devmem. */
+int pager_make(struct hmm *hmm);
+/* The pager: the context that its trash is registered with is there. */
+int pager_quiet(struct hmm *hmm);
+void pager_end(struct hmm *hmm);
+/* The reader, for each message that it read from context ctx; `number` is what the queue's
+ * `done` reaches when the worker has delivered it. */
+void pager_message(struct hmm *hmm, unsigned ctx, const struct os_msg *msg, uint64_t number);
+void pager_turn(struct hmm *hmm);
+/* How long the reader may sleep: ns, -1 for ever. */
+int64_t pager_timeout(struct hmm *hmm);
+/* MOVE, COPY, ... said EAGAIN: try again when what is pending was read. */
+void pager_again(struct hmm *hmm);
+/* Who waited for [start, end) was woken by what put pages there. */
+void parked_forget(struct hmm *hmm, uintptr_t start, uintptr_t end);
+
+/* ---- leave.c ---- */
+/* Isolate; 0, -EAGAIN not all yet, or why none. */
+int leave_take(struct hmm_transfer *t);
+/* The copies are done: make pages the device's. -EAGAIN: something has to go back first. */
+int leave_commit(struct hmm_transfer *t);
+/* What is still in the buffer goes home. -EAGAIN. */
+int leave_return(struct hmm_transfer *t);
+
+/* ---- arrive.c ---- */
+/* Begin to bring home what is away of [start, end), which lies in one block, from one devmem;
+ * pages begun, 0: nothing there; -EAGAIN no transfer is free; -ENOMEM. */
+int arrive_begin(struct hmm *hmm, uintptr_t start, uintptr_t end, enum transfer_why why);
+/* A copy has ended. -EAGAIN: not all are home yet. */
+int arrive_finish(struct hmm_transfer *t);
+/* Put one page of a buffer at its address: 0 it is there; -EAGAIN; -ENOENT there is no such place
+ * any more; -ENOMEM. */
+int arrive_put(struct hmm *hmm, unsigned ctx, struct moving *page, unsigned pages,
+	       unsigned *done);
+/* Is the VMA there registered with that context? True as long as no change of it is pending. */
+bool belongs(struct hmm *hmm, unsigned ctx, uintptr_t page);
+void homing_log(struct hmm *hmm, uintptr_t start, uintptr_t end);
+bool homing_changed(const struct hmm *hmm, uint64_t since, uintptr_t start, uintptr_t end);
+
+/* ---- limbo.c ---- */
+void limbo_add(struct hmm *hmm, const struct limbo_entry *entry);
+void limbo_drain(struct hmm *hmm);
+bool limbo_has(const struct hmm *hmm, const struct hmm_devmem *devmem);
+/* Discard what lies in [start, +length) of a buffer. -EAGAIN: not now. */
+int trash(struct hmm *hmm, uintptr_t start, size_t length);
+
+/* ---- unsettled.c ---- */
+void unsettled_add(struct hmm *hmm, uintptr_t start, uintptr_t end);
+bool unsettled_has(const struct hmm *hmm, uintptr_t page);
+void unsettled_clear(struct hmm *hmm, uint64_t number);
+
+/* ---- dropped.c: events and pages that are not at home ---- */
+void dropped_remove(struct hmm *hmm, unsigned ctx, uintptr_t start, uintptr_t end,
+		    uint64_t number);
+void dropped_unmap(struct hmm *hmm, unsigned ctx, uintptr_t start, uintptr_t end,
+		   uint64_t number);
+void dropped_remap(struct hmm *hmm, unsigned ctx, const struct os_msg *msg, uint64_t number);
+
+/* Every verdict that can be given now. */
+void judge_all(struct hmm *hmm);
+/* Is a verdict on entries of [start, end) outstanding? Any thread. */
+bool judging(const struct hmm *hmm, uintptr_t start, uintptr_t end);
+/* Before [start, end) is registered: entries there of something that left without a message. */
+void dropped_strangers(struct hmm *hmm, uintptr_t start, uintptr_t end);
+
+/* ---- forked.c ---- */
+void forked_child(struct hmm *hmm, unsigned ctx, int child);
+/* pthread_atfork: everything home before, migrations again after. */
+void fork_prepare(struct hmm *hmm);
+void fork_done(struct hmm *hmm);
+
+/* ---- missing.c ---- */
+/* Register [start, end), all of a VMA of context ctx, MISSING. -EBUSY another context has it. */
+int missing_register(struct hmm *hmm, unsigned ctx, uintptr_t start, uintptr_t end);
+/* Does MISSING prove here that the VMA is the one that was registered? */
+bool missing_proves(const struct hmm *hmm, unsigned ctx, uintptr_t page);
+/* An event: what it touched is not known to be registered any more. */
+void missing_forget(struct hmm *hmm, unsigned ctx, uintptr_t start, uintptr_t end);
+/* Now and then: VMAs whose pages are all home go back to plain. */
+void missing_trim(struct hmm *hmm);
 
 #endif

@@ -28,8 +28,10 @@ enum event_kind {
 	EVENT_CLEAR = OS_MSG_REMOVE,
 	EVENT_REMAP = OS_MSG_REMAP,
 	EVENT_FORK = OS_MSG_FORK,
-	EVENT_PROTECTION,
+	EVENT_PROTECTION = OS_MSG_FORK + 1,
 	EVENT_RELEASE,
+	EVENT_MIGRATE,	  /* `to` is the owner */
+	EVENT_PLAIN,	  /* the reader has unregistered it: forget it */
 	EVENT_EVERYTHING, /* made by queue_take from a collapse */
 };
 

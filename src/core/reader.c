@@ -17,9 +17,10 @@
  */
 #include <errno.h>
 
-#include "core/core.h"
+#include "core/pager.h"
 
 #define BATCH 16u
+#define BATCHES 8u /* of one context, before the next one has its turn */
 
 static void gate_flip(struct hmm *hmm, struct gate *gate)
 {
@@ -28,11 +29,33 @@ static void gate_flip(struct hmm *hmm, struct gate *gate)
 		hmm->os->wake((const uint32_t *)&gate->seq);
 }
 
+/*
+ * What the messages mean for pages that are away (pager.h, L1). The last event's number does
+ * for all: a frame is kept a little longer. Children last: pages move while theirs
+ * are copied, and the books have to be true by then.
+ */
+static void note_away(struct hmm *hmm, unsigned ctx, const struct os_msg *msgs, int n,
+		      uint64_t number)
+{
+	for (int k = 0; hmm->pager && k < n; k++)
+		if (msgs[k].kind != OS_MSG_FORK)
+			pager_message(hmm, ctx, &msgs[k], number);
+	for (int k = 0; k < n; k++) {
+		if (msgs[k].kind != OS_MSG_FORK)
+			continue;
+		if (hmm->pager)
+			pager_message(hmm, ctx, &msgs[k], number);
+		else
+			hmm->os->child_close(msgs[k].child);
+	}
+}
+
 /* One batch of one context. How many messages there were, or -errno. */
 static int read_batch(struct hmm *hmm, unsigned i)
 {
 	struct gate *gate = &hmm->gate[i];
 	struct os_msg msgs[BATCH];
+	unsigned events = 0;
 	int n;
 
 	atomic_fetch_add(&gate->seq, 1);
@@ -42,10 +65,16 @@ static int read_batch(struct hmm *hmm, unsigned i)
 				       .start = msgs[k].start,
 				       .end = msgs[k].end,
 				       .to = msgs[k].to };
+
+		if (msgs[k].kind == OS_MSG_FAULT)
+			continue;
 		queue_push(&gate->queue, &event);
+		events++;
 	}
+	/* Before it opens: who fences and then looks shall find true books. */
+	note_away(hmm, i, msgs, n, gate->queue.pushed);
 	gate_flip(hmm, gate);
-	if (n > 0 && worker_note(hmm) && !hmm->wake_owed)
+	if (events && worker_note(hmm) && !hmm->wake_owed)
 		hmm->wake_owed = hmm->os->now();
 	return n;
 }
@@ -69,10 +98,19 @@ static void wake_if_due(struct hmm *hmm, bool quiet)
 		worker_wake(hmm);
 }
 
+/* A FORK that finds no descriptor free stays to be read. */
+static bool is_fatal(int err)
+{
+	return err < 0 && err != -EAGAIN && err != -EMFILE && err != -ENFILE && err != -ENOMEM;
+}
+
 bool reader_step(struct hmm *hmm, int64_t timeout_ns)
 {
+	int64_t pager_ns = pager_timeout(hmm);
 	uint64_t ready = 0;
 
+	if (pager_ns >= 0 && (timeout_ns < 0 || pager_ns < timeout_ns))
+		timeout_ns = pager_ns;
 	if (hmm->wake_owed) {
 		hmm->os->yield();
 		timeout_ns = 0;
@@ -81,11 +119,14 @@ bool reader_step(struct hmm *hmm, int64_t timeout_ns)
 	for (unsigned i = 0; i < CONTEXTS; i++) {
 		int n = BATCH;
 
-		while ((ready >> i & 1) && n == (int)BATCH)
+		/* Bounded: a thread with a signal pending asks for its page again and again. */
+		for (unsigned b = 0; (ready >> i & 1) && n == (int)BATCH && b < BATCHES; b++)
 			n = read_batch(hmm, i);
-		if (n < 0 && n != -EAGAIN)
+		if (is_fatal(n))
 			mirror_kill(hmm, "a userfaultfd context cannot be read any more");
 	}
+	if (hmm->pager)
+		pager_turn(hmm);
 	wake_if_due(hmm, !ready);
 	return ready >> CONTEXTS & 1;
 }

@@ -85,6 +85,14 @@ static void tell_remap(struct hmm *hmm, const struct event *e)
 	notifiers_tell(hmm, &event);
 }
 
+static void tell_migrate(struct hmm *hmm, const struct event *e)
+{
+	struct hmm_event event = { .size = sizeof(event), .kind = HMM_EVENT_MIGRATE,
+				   .start = e->start, .end = e->end, .owner = (void *)e->to };
+
+	notifiers_tell(hmm, &event);
+}
+
 /* ctx: CONTEXTS for the side queue, whose events change no registration. */
 static void deliver(struct hmm *hmm, unsigned ctx, const struct event *e)
 {
@@ -110,6 +118,13 @@ static void deliver(struct hmm *hmm, unsigned ctx, const struct event *e)
 		break;
 	case EVENT_FORK:
 		tell(hmm, HMM_EVENT_FORK, 0, UINTPTR_MAX);
+		break;
+	case EVENT_MIGRATE:
+		tell_migrate(hmm, e);
+		break;
+	case EVENT_PLAIN:
+		vmas_leave(hmm, &leaving);
+		tell(hmm, HMM_EVENT_CLEAR, e->start, e->end);
 		break;
 	case EVENT_PROTECTION:
 		tell(hmm, HMM_EVENT_PROTECTION, e->start, e->end);

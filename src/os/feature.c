@@ -146,6 +146,13 @@ static int probe_move(void)
 	return probe_uffd(UFFD_FEATURE_MOVE, &user_only);
 }
 
+static int probe_poison(void)
+{
+	bool user_only;
+
+	return probe_uffd(UFFD_FEATURE_POISON, &user_only);
+}
+
 static int probe_perf(void)
 {
 	int fd = perf_event_new(0, 0, -1), err = 0;
@@ -262,8 +269,12 @@ static const struct probe {
 	  "processes cannot be copied. Cure: a seccomp profile that allows process_vm_readv "
 	  "and process_vm_writev",
 	  true, probe_process_vm },
-	{ "uffdio_move", "pages move into device memory and back without a copy",
-	  "no migration by moving pages. Cure: Linux 6.8", false, probe_move },
+	{ "uffd_move", "device memory: pages leave the program's memory and come back whole",
+	  "no device memory; pages are used where they are. Cure: Linux 6.8",
+	  true, probe_move },
+	{ "uffd_poison", "a page that a lost device has taken along raises SIGBUS when touched",
+	  "whoever touches such a page waits for ever. Cure: Linux 6.6",
+	  true, probe_poison },
 	{ "membarrier", "a barrier on all threads without a signal to each",
 	  "barriers on the fast paths. Cure: Linux 4.14 with CONFIG_MEMBARRIER",
 	  false, probe_membarrier },

@@ -20,7 +20,7 @@ uint64_t fd_identity(int fd);
 /* Close what is still the file it was; a number that is somebody else's now is left alone. */
 void fd_close_if(int fd, uint64_t identity);
 
-/* ---- uffd.c, reader.c ---- */
+/* ---- uffd.c, move.c, reader.c, nudge.c ---- */
 
 int uffd_new(bool *user_only);
 int uffd_enable(int fd, uint64_t features);
@@ -40,10 +40,27 @@ void live_ctx_forget(struct os_ctx *ctx);
 bool live_ctx_is_ours(const struct os_ctx *ctx);
 int live_ctx_register(const struct os_ctx *ctx, uintptr_t start, uintptr_t end);
 int live_ctx_unregister(const struct os_ctx *ctx, uintptr_t start, uintptr_t end);
+int live_ctx_register_missing(const struct os_ctx *ctx, uintptr_t start, uintptr_t end);
+int live_ctx_move(const struct os_ctx *ctx, uintptr_t dst, uintptr_t src, size_t length,
+		  size_t *done);
+int live_ctx_copy(const struct os_ctx *ctx, uintptr_t dst, uintptr_t src, size_t length,
+		  size_t *done);
+int live_ctx_zero(const struct os_ctx *ctx, uintptr_t dst, size_t length, size_t *done);
+int live_ctx_poison(const struct os_ctx *ctx, uintptr_t dst, size_t length, size_t *done);
+int live_ctx_wake(const struct os_ctx *ctx, uintptr_t start, size_t length);
+int live_quiet_open(struct os_ctx *ctx);
+void live_quiet_close(struct os_ctx *ctx);
+int live_child_copy(int child, uintptr_t dst, uintptr_t src, size_t length, size_t *done);
+void live_child_close(int child);
 int live_ctx_probe(const struct os_ctx *ctx);
 int live_ctx_poll(const struct os_ctx *ctxs, unsigned n, int64_t timeout_ns,
 		  uint64_t *ready);
 int live_ctx_read(const struct os_ctx *ctx, struct os_msg *msgs, unsigned max);
+/* Open ctx->nudge; -1 where it cannot be had, and then the reader polls in ticks. */
+void nudge_make(struct os_ctx *ctx);
+/* Reader only: empty it. Was there anything? */
+bool nudge_take(const struct os_ctx *ctx);
+void live_reader_nudge(const struct os_ctx *ctxs);
 int live_reader_isolate(const struct os_ctx *ctxs, unsigned n);
 void live_reader_kick(const struct os_ctx *ctxs, unsigned n);
 
@@ -71,10 +88,21 @@ int live_vma_find(const struct os_mm *mm, uintptr_t addr, struct os_vma *vma);
 int live_vma_find_fast(const struct os_mm *mm, uintptr_t addr, struct os_vma *vma);
 bool live_vma_is_dax(const struct os_mm *mm, const struct os_vma *vma);
 int64_t live_vma_file_size(const struct os_mm *mm, const struct os_vma *vma);
+int live_vma_flags(uintptr_t addr, unsigned *flags);
 int live_scan(const struct os_mm *mm, uintptr_t start, uintptr_t end, unsigned how,
 	      struct os_run *runs, unsigned max, uintptr_t *next);
 int live_populate(uintptr_t start, uintptr_t end, bool write);
 void live_populate_resident(uintptr_t start, uintptr_t end);
+
+/* ---- region.c, critical.c, settle.c ---- */
+
+void *live_region_map(size_t length);
+void live_region_unmap(void *region, size_t length);
+void live_region_zap(uintptr_t start, size_t length);
+/* Make the table of critical() now: later it takes no lock of the dynamic linker's. */
+void critical_learn(void);
+bool live_critical(uintptr_t start, uintptr_t end);
+int live_madvise_settled(uint64_t budget_ns, uint64_t timeout_ns);
 
 /* ---- safecopy.c, handlers.c ---- */
 

@@ -6,7 +6,8 @@
  *
  * Every question opens the file and reads it from its start: as slow as the process has
  * mappings. The page size is not in it; it is in smaps, which walks page tables and
- * is asked only about file mappings whose ends are both at 2 MiB.
+ * is asked only about file mappings whose ends are both at 2 MiB. What the kernel's flags
+ * of a mapping are (vma_flags) is there only, too.
  *
  * A newline in a path reads \012 here, as the kernel writes it.
  */
@@ -99,6 +100,51 @@ static int ask_page_size(pid_t pid, struct os_vma *vma)
 	}
 	close(lines.fd);
 	return 0;
+}
+
+/* "VmFlags: rd wr mr mw me ac um ": two letters each. */
+static unsigned parse_flags(const char *at)
+{
+	static const struct {
+		const char *name;
+		unsigned flag;
+	} known[] = {
+		{ "um", OS_VMA_MISSING }, { "wf", OS_VMA_WIPEONFORK }, { "lo", OS_VMA_LOCKED },
+	};
+	unsigned flags = 0;
+
+	for (at += strspn(at, " "); at[0] && at[1]; at += 2, at += strspn(at, " "))
+		for (size_t i = 0; i < sizeof(known) / sizeof(known[0]); i++)
+			if (!strncmp(at, known[i].name, 2))
+				flags |= known[i].flag;
+	return flags;
+}
+
+int live_vma_flags(uintptr_t addr, unsigned *flags)
+{
+	struct lines lines = { .fd = proc_open(0, "smaps") };
+	int err = -ENOENT;
+	bool here = false;
+	char *line;
+
+	if (lines.fd < 0)
+		return lines.fd;
+	while ((line = line_next(&lines)) != NULL) {
+		if (*line < 'A' || *line > 'Z') {
+			uintptr_t start, end;
+
+			parse_range(&line, &start, &end);
+			here = start <= addr && addr < end;
+			if (start > addr)
+				break;
+		} else if (here && !strncmp(line, "VmFlags:", 8)) {
+			*flags = parse_flags(line + 8);
+			err = 0;
+			break;
+		}
+	}
+	close(lines.fd);
+	return err;
 }
 
 int maps_find(pid_t pid, uintptr_t addr, struct os_vma *vma)

@@ -4,9 +4,11 @@
  *
  * Model: reader_isolate gives the thread a private table of descriptors that holds the
  * contexts only; so closefrom() of the program cannot blind it, and the child
- * descriptors that FORK messages bring land where nobody sees them. So nothing can be
- * shared with it to wake it by either: reader_kick zaps a canary page that is
- * registered with the first context, and the kernel sends the message.
+ * descriptors that FORK messages bring land where nobody sees them. What it was made with
+ * it keeps: reader_nudge writes to a descriptor that both tables have (nudge.c). But
+ * the program may close that in its own, so what must not fail goes another way:
+ * reader_kick zaps a canary page that is registered with the first context, and the
+ * kernel sends the message.
  *
  * Laws:
  * - G6: no lock, no allocation, no mapping change.
@@ -28,7 +30,7 @@
 #include "os/live.h"
 #include "os/uapi.h"
 
-#define CTXS_MAX 63u
+#define CTXS_MAX 62u
 #define BATCH 16u
 /* Between looks at a descriptor that has nothing but an error to tell. */
 #define ERROR_PAUSE_NS 1000000u
@@ -57,16 +59,18 @@ int live_ctx_poll(const struct os_ctx *ctxs, unsigned n, int64_t timeout_ns, uin
 {
 	bool kicked = take_kick(ctxs, n);
 	struct timespec timeout = { 0 };
-	struct pollfd fds[CTXS_MAX];
+	struct pollfd fds[CTXS_MAX + 1];
 
 	if (n > CTXS_MAX)
 		return -EINVAL;
 	for (unsigned i = 0; i < n; i++)
 		fds[i] = (struct pollfd){ .fd = ctxs[i].fd, .events = POLLIN };
+	/* A negative number is left out by the kernel. */
+	fds[n] = (struct pollfd){ .fd = n ? ctxs[0].nudge : -1, .events = POLLIN };
 	*ready = kicked ? UINT64_C(1) << n : 0;
 	if (!kicked && timeout_ns > 0)
 		timeout = live_timespec((uint64_t)timeout_ns);
-	if (ppoll(fds, n, !kicked && timeout_ns < 0 ? NULL : &timeout, NULL) < 0)
+	if (ppoll(fds, n + 1, !kicked && timeout_ns < 0 ? NULL : &timeout, NULL) < 0)
 		return errno == EINTR ? 0 : -errno;
 	for (unsigned i = 0; i < n; i++) {
 		if (fds[i].revents & (POLLERR | POLLHUP | POLLNVAL))
@@ -74,6 +78,8 @@ int live_ctx_poll(const struct os_ctx *ctxs, unsigned n, int64_t timeout_ns, uin
 		if (fds[i].revents)
 			*ready |= UINT64_C(1) << i;
 	}
+	if (fds[n].revents && nudge_take(&ctxs[0]))
+		*ready |= UINT64_C(1) << (n + 1);
 	return __builtin_popcountll(*ready);
 }
 
@@ -85,9 +91,15 @@ static int translate(const struct os_ctx *ctx, const struct uffd_msg *raw, struc
 	memset(msg, 0, sizeof(*msg));
 	switch (raw->event) {
 	case UFFD_EVENT_FORK:
-		/* The child's VMAs are plain again when its context is gone. */
-		close((int)raw->arg.fork.ufd);
+		/* The child's VMAs are plain again when its context is closed. */
 		msg->kind = OS_MSG_FORK;
+		msg->child = (int)raw->arg.fork.ufd;
+		return 1;
+	case UFFD_EVENT_PAGEFAULT:
+		msg->kind = OS_MSG_FAULT;
+		msg->start = (uintptr_t)raw->arg.pagefault.address & ~(OS_PAGE_SIZE - 1);
+		msg->end = msg->start + OS_PAGE_SIZE;
+		msg->write = raw->arg.pagefault.flags & UFFD_PAGEFAULT_FLAG_WRITE;
 		return 1;
 	case UFFD_EVENT_REMAP:
 		msg->kind = OS_MSG_REMAP;
@@ -141,26 +153,31 @@ static int close_between(unsigned first, unsigned last, unsigned flags)
 	return syscall(SYS_close_range, first, last, flags) ? -errno : 0;
 }
 
+static void insert(unsigned *keep, unsigned count, unsigned fd)
+{
+	for (; count && keep[count - 1] > fd; count--)
+		keep[count] = keep[count - 1];
+	keep[count] = fd;
+}
+
 int live_reader_isolate(const struct os_ctx *ctxs, unsigned n)
 {
-	unsigned keep[CTXS_MAX], first = 0;
+	unsigned keep[CTXS_MAX + 1], count = 0, first = 0;
 	int err;
 
 	if (!n || n > CTXS_MAX)
 		return -EINVAL;
 	for (unsigned i = 0; i < n; i++) {
-		unsigned at = i;
-
 		if (ctxs[i].fd < 0)
 			return -EBADF;
-		for (; at && keep[at - 1] > (unsigned)ctxs[i].fd; at--)
-			keep[at] = keep[at - 1];
-		keep[at] = (unsigned)ctxs[i].fd;
+		insert(keep, count++, (unsigned)ctxs[i].fd);
 	}
+	if (ctxs[0].nudge >= 0)
+		insert(keep, count++, (unsigned)ctxs[0].nudge);
 	/* The first call makes the table private. unshare() would too, but is what the
 	 * seccomp profiles of containers refuse. */
-	err = close_between(keep[n - 1] + 1, ~0u, CLOSE_RANGE_UNSHARE);
-	for (unsigned i = 0; i < n && !err; i++) {
+	err = close_between(keep[count - 1] + 1, ~0u, CLOSE_RANGE_UNSHARE);
+	for (unsigned i = 0; i < count && !err; i++) {
 		if (keep[i])
 			err = close_between(first, keep[i] - 1, 0);
 		first = keep[i] + 1;

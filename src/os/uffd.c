@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later OR BSD-2-Clause */
 /*
- * uffd - a userfaultfd context that only listens.
+ * uffd - userfaultfd contexts: one that listens and whose pages move.c moves, and the quiet
+ * one, which registers the library's own regions and tells nothing.
  *
  * Laws:
  * - WP_ASYNC is what makes this work at all: with it any VMA can be registered for its
@@ -78,6 +79,43 @@ int uffd_enable(int fd, uint64_t features)
 	return errno == EINVAL ? -EOPNOTSUPP : -errno;
 }
 
+/*
+ * Features of the kernel, asked of a context that is thrown away. A kernel refuses a
+ * context that asks for what it does not know. 0: cannot be told now; then nothing is
+ * asked for that is not needed.
+ */
+static uint64_t features_known(void)
+{
+	static uint64_t known;
+	struct uffdio_api api = { .api = UFFD_API };
+	uint64_t features = __atomic_load_n(&known, __ATOMIC_RELAXED);
+	bool user_only;
+	int fd;
+
+	if (features)
+		return features;
+	fd = uffd_new(&user_only);
+	if (fd < 0)
+		return 0;
+	if (!ioctl(fd, UFFDIO_API, &api))
+		features = api.features;
+	close(fd);
+	__atomic_store_n(&known, features, __ATOMIC_RELAXED);
+	return features;
+}
+
+/* Those of MOVE and POISON that are there and not turned off. */
+static uint64_t features_of_moving(void)
+{
+	uint64_t features = features_known();
+
+	if (os_without("uffd_move"))
+		features &= ~(uint64_t)UFFD_FEATURE_MOVE;
+	if (os_without("uffd_poison"))
+		features &= ~(uint64_t)UFFD_FEATURE_POISON;
+	return features & (UFFD_FEATURE_MOVE | UFFD_FEATURE_POISON);
+}
+
 static int open_with(struct os_ctx *ctx, uint64_t features)
 {
 	int err;
@@ -113,20 +151,24 @@ static int canary_make(struct os_ctx *ctx)
 
 int live_ctx_open(struct os_ctx *ctx)
 {
-	struct os_ctx new = { .fork = !os_without("event_fork") };
+	struct os_ctx new = { .fork = !os_without("event_fork"), .nudged = ctx->nudged,
+			      .nudge = -1 };
+	uint64_t moving = features_of_moving(), needed = uffd_features_needed | moving;
 	int err;
 
 	if (os_without("userfaultfd"))
 		return -ENOSYS;
 	if (os_without("wp_async"))
 		return -EOPNOTSUPP;
-	err = open_with(&new, uffd_features_needed | (new.fork ? UFFD_FEATURE_EVENT_FORK : 0));
+	err = open_with(&new, needed | (new.fork ? UFFD_FEATURE_EVENT_FORK : 0));
 	if (err == -EPERM && new.fork) {
 		new.fork = false;
-		err = open_with(&new, uffd_features_needed);
+		err = open_with(&new, needed);
 	}
 	if (err)
 		return err;
+	new.move = moving & UFFD_FEATURE_MOVE;
+	new.poison = moving & UFFD_FEATURE_POISON;
 	new.fd = fd_move_high(new.fd);
 	new.ino = fd_identity(new.fd);
 	err = canary_make(&new);
@@ -134,8 +176,32 @@ int live_ctx_open(struct os_ctx *ctx)
 		close(new.fd);
 		return err;
 	}
+	if (new.nudged)
+		nudge_make(&new);
+	critical_learn();
 	*ctx = new;
 	return 0;
+}
+
+int live_quiet_open(struct os_ctx *ctx)
+{
+	struct os_ctx new = { .nudge = -1, .move = true };
+	int err;
+
+	if (!(features_of_moving() & UFFD_FEATURE_MOVE))
+		return -EOPNOTSUPP;
+	err = open_with(&new, UFFD_FEATURE_MOVE);
+	if (err)
+		return err;
+	new.fd = fd_move_high(new.fd);
+	new.ino = fd_identity(new.fd);
+	*ctx = new;
+	return 0;
+}
+
+void live_quiet_close(struct os_ctx *ctx)
+{
+	live_ctx_forget(ctx);
 }
 
 bool live_ctx_is_ours(const struct os_ctx *ctx)
@@ -159,15 +225,32 @@ void live_ctx_close(struct os_ctx *ctx)
 void live_ctx_forget(struct os_ctx *ctx)
 {
 	fd_close_if(ctx->fd, ctx->ino);
-	ctx->fd = -1;
+	fd_close_if(ctx->nudge, ctx->nudge_ino);
+	ctx->fd = ctx->nudge = -1;
+}
+
+static int register_as(const struct os_ctx *ctx, uintptr_t start, uintptr_t end, uint64_t mode)
+{
+	struct uffdio_register arg = { .range = { start, end - start }, .mode = mode };
+
+	return ioctl(ctx->fd, UFFDIO_REGISTER, &arg) ? -errno : 0;
 }
 
 int live_ctx_register(const struct os_ctx *ctx, uintptr_t start, uintptr_t end)
 {
-	struct uffdio_register arg = { .range = { start, end - start },
-				       .mode = UFFDIO_REGISTER_MODE_WP };
+	return register_as(ctx, start, end, UFFDIO_REGISTER_MODE_WP);
+}
 
-	return ioctl(ctx->fd, UFFDIO_REGISTER, &arg) ? -errno : 0;
+/* REGISTER itself asks nobody whether a change is pending. One that is, stays so: it is the
+ * caller who would read its message. */
+int live_ctx_register_missing(const struct os_ctx *ctx, uintptr_t start, uintptr_t end)
+{
+	int err = live_ctx_probe(ctx);
+
+	if (err)
+		return err;
+	return register_as(ctx, start, end,
+			   UFFDIO_REGISTER_MODE_WP | UFFDIO_REGISTER_MODE_MISSING);
 }
 
 int live_ctx_unregister(const struct os_ctx *ctx, uintptr_t start, uintptr_t end)

@@ -26,6 +26,7 @@
 #include <uhmm/ptable.h>
 
 #include "util/arena.h"
+#include "util/ptable_next.h"
 
 #define BLOCK_PAGES (UHMM_PTABLE_PAGES / UHMM_PTABLE_HUGES)
 #define BLOCK_SHIFT (UHMM_PTABLE_HUGE_SHIFT - UHMM_PTABLE_PAGE_SHIFT)
@@ -301,4 +302,56 @@ uint64_t uhmm_ptable_clear(struct uhmm_ptable *table, uintptr_t start, uintptr_t
 		top = root_next(root, top + 1);
 	}
 	return count;
+}
+
+/* The first page entry of a leaf in [first, last); last if none. */
+static uint32_t leaf_next(const struct leaf *leaf, uint32_t first, uint32_t last)
+{
+	while (first < last) {
+		uint32_t block = bit_next(leaf->busy, first / BLOCK_PAGES, UHMM_PTABLE_HUGES);
+		uint32_t block_end = (block + 1) * BLOCK_PAGES;
+
+		if (block == UHMM_PTABLE_HUGES)
+			return last;
+		if (first < block * BLOCK_PAGES)
+			first = block * BLOCK_PAGES;
+		for (; first < last && first < block_end; first++)
+			if (leaf->seen.page[first])
+				return first;
+	}
+	return last;
+}
+
+bool ptable_next(const struct uhmm_ptable *table, uintptr_t *va, uintptr_t end,
+		 uint64_t *entry)
+{
+	const struct root *root = root_of(table);
+	uint64_t at = *va >> UHMM_PTABLE_PAGE_SHIFT, stop;
+
+	if (end > VA_END)
+		end = VA_END;
+	if (*va >= end)
+		return false;
+	stop = (end + ((uint64_t)1 << UHMM_PTABLE_PAGE_SHIFT) - 1) >> UHMM_PTABLE_PAGE_SHIFT;
+	while (at < stop) {
+		uint32_t top = root_next(root, (uint32_t)(at >> LEAF_PAGES_SHIFT)), last, found;
+		uint64_t base = (uint64_t)top << LEAF_PAGES_SHIFT;
+		const struct leaf *leaf;
+
+		if (top >= UHMM_PTABLE_ROOTS || base >= stop)
+			return false;
+		if (at < base)
+			at = base;
+		last = stop - base < UHMM_PTABLE_PAGES ? (uint32_t)(stop - base)
+							: UHMM_PTABLE_PAGES;
+		leaf = (const struct leaf *)root->seen[top];
+		found = leaf_next(leaf, (uint32_t)(at - base), last);
+		if (found < last) {
+			*va = (uintptr_t)((base + found) << UHMM_PTABLE_PAGE_SHIFT);
+			*entry = leaf->seen.page[found];
+			return true;
+		}
+		at = base + UHMM_PTABLE_PAGES;
+	}
+	return false;
 }

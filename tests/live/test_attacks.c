@@ -9,10 +9,8 @@
  * remap-after-unmap, fork-after-unmap, perf-overflow, child-outlives-mirror, raw-clone)
  * and of test_deadlock (malloc in a callback while another thread forks).
  *
- * Not here, because nothing of the library moves or pins pages yet: an emptied page used
- * for another address while a pipe still reads it, new data lost by emptying a range on
- * REMOVE, pages that are away in a child whose parent exits, the write-protect bit as the
- * identity of a page.
+ * Those that concern pages on the move are in test_devmem_attacks. Not here, because nothing
+ * of the library pins pages yet: the write-protect bit as the identity of a page.
  */
 #include <errno.h>
 #include <fcntl.h>

@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later OR BSD-2-Clause */
 /*
- * test_os_maps - mappings, files, pages and attached processes through the live table
- * (src/os), on the running kernel.
+ * test_os_maps - mappings, files, pages, regions and attached processes through the live
+ * table (src/os), on the running kernel.
  */
 #include "os_test.h"
+
+#define BLOCK ((size_t)2 << 20)
 
 static const struct os_ops *os;
 
@@ -203,6 +205,176 @@ static void test_attached(void **state)
 	munmap(p, 4 * PAGE);
 }
 
+/* ---- flags of a mapping, regions, what is critical ---- */
+
+static unsigned flags_of(const void *p)
+{
+	unsigned flags = ~0u;
+
+	assert_int_equal(os->vma_flags((uintptr_t)p, &flags), 0);
+	return flags;
+}
+
+static void test_vma_flags(void **state)
+{
+	uintptr_t missing;
+	struct os_ctx ctx = { 0 };
+	char *p = anon(8);
+	unsigned flags = 77;
+
+	missing = (uintptr_t)p + PAGE;
+	assert_int_equal(os->ctx_open(&ctx), 0);
+	assert_int_equal(os->ctx_register_missing(&ctx, missing, missing + PAGE), 0);
+	assert_int_equal(madvise(p + 3 * PAGE, PAGE, MADV_WIPEONFORK), 0);
+	/* Not by libc: a sanitizer's has nothing locked. */
+	assert_int_equal(syscall(SYS_mlock, p + 5 * PAGE, PAGE), 0);
+	assert_int_equal(flags_of(p), 0);
+	assert_int_equal(flags_of(p + PAGE + 17), OS_VMA_MISSING);
+	assert_int_equal(flags_of(p + 2 * PAGE), 0);
+	assert_int_equal(flags_of(p + 3 * PAGE), OS_VMA_WIPEONFORK);
+	assert_int_equal(flags_of(p + 5 * PAGE), OS_VMA_LOCKED);
+	assert_int_equal(flags_of(p + 7 * PAGE), 0);
+	assert_int_equal(os->ctx_unregister(&ctx, missing, missing + PAGE), 0);
+	assert_int_equal(flags_of((void *)missing), 0);
+	os->ctx_close(&ctx);
+	munmap(p + 7 * PAGE, PAGE);
+	assert_int_equal(os->vma_flags((uintptr_t)p + 7 * PAGE, &flags), -ENOENT);
+	assert_int_equal(os->vma_flags(0, &flags), -ENOENT);
+	assert_int_equal(os->vma_flags(~(uintptr_t)0 >> 1, &flags), -ENOENT);
+	assert_int_equal(flags, 77);
+	munmap(p, 7 * PAGE);
+}
+
+/* In a child: it has not inherited the region. */
+static char *probed;
+
+static void not_inherited(void)
+{
+	unsigned char there;
+
+	NEED(mincore(probed, PAGE, &there) && errno == ENOMEM);
+}
+
+static void test_region(void **state)
+{
+	static const size_t sizes[] = { 1, PAGE, BLOCK, 3 * BLOCK + PAGE };
+	struct os_mm mm;
+	struct os_vma vma;
+
+	assert_int_equal(os->mm_open(&mm, 0), 0);
+	for (int i = 0; i < 4; i++) {
+		size_t size = (sizes[i] + PAGE - 1) & ~(PAGE - 1);
+		char *p = os->region_map(sizes[i]);
+		uintptr_t at = (uintptr_t)p;
+
+		assert_int_equal(at % BLOCK, 0);
+		assert_true(arena_owns(at, at + 1) && arena_owns(at + size - 1, at + size));
+		assert_false(arena_owns(at - PAGE, at) || arena_owns(at + size, at + size + PAGE));
+		assert_int_equal(os->vma_find(&mm, at, &vma), 0);
+		assert_true(vma.start == at && vma.end == at + size && vma.prot == RW);
+		assert_true(vma.kind == OS_VMA_ANON && !vma.shared);
+		assert_int_equal(os->vma_find(&mm, at - 1, &vma), 0);
+		assert_true(vma.prot == PROT_NONE && vma.end - vma.start == PAGE);
+		assert_int_equal(os->vma_find(&mm, at + size, &vma), 0);
+		assert_true(vma.prot == PROT_NONE && vma.end - vma.start == PAGE);
+		p[size - 1] = 1;
+		probed = p;
+		assert_int_equal(in_child(not_inherited), 0);
+		os->region_unmap(p, sizes[i]);
+		assert_false(arena_owns(at, at + size));
+		assert_true(os->vma_find(&mm, at, &vma) || vma.start > at + size);
+	}
+	os->region_unmap(NULL, PAGE);
+	assert_null(os->region_map(0));
+	assert_null(os->region_map(SIZE_MAX));
+	assert_null(os->region_map((size_t)1 << 60));
+	os->mm_close(&mm);
+}
+
+/* A program that locks all it has: regions are not locked, pages go back and forth. */
+static void everything_locked(void)
+{
+	struct rlimit all = { RLIM_INFINITY, RLIM_INFINITY };
+	unsigned char there;
+	unsigned flags;
+	char *p;
+
+	setrlimit(RLIMIT_MEMLOCK, &all);
+	if (mlockall(MCL_FUTURE) || !(flags_of(anon(1)) & OS_VMA_LOCKED))
+		_exit(77); /* not allowed; or a sanitizer's, which locks nothing */
+	p = os->region_map(BLOCK);
+	NEED(p && !os->vma_flags((uintptr_t)p, &flags) && !(flags & OS_VMA_LOCKED));
+	NEED(mincore(p, PAGE, &there) == 0 && !(there & 1)); /* nor filled */
+	p[0] = 1;
+	mlock(p, PAGE);
+	os->region_zap((uintptr_t)p, PAGE);
+	munlock(p, PAGE);
+	NEED(p[0] == 0);
+}
+
+static void test_region_mlockall(void **state)
+{
+	int status = in_child(everything_locked);
+	if (WEXITSTATUS(status) == 77) {
+		print_message("mlockall is not allowed here\n");
+		skip();
+	}
+	assert_int_equal(status, 0);
+}
+
+static bool critical(const void *p)
+{
+	return os->critical((uintptr_t)p, (uintptr_t)p + 1);
+}
+
+static int of_this_program;
+
+/* What of the process's mappings has to be critical, by the text of maps: writable ones of libc
+ * and the dynamic linker, and the nameless one behind that is their .bss. */
+static unsigned check_maps(void)
+{
+	FILE *maps = fopen("/proc/self/maps", "r");
+	char line[512], prot[5], path[256];
+	unsigned long start, end, behind = 0;
+	unsigned count = 0;
+
+	while (fgets(line, sizeof(line), maps)) {
+		bool of_system, bss;
+
+		path[0] = '\0';
+		sscanf(line, "%lx-%lx %4s %*s %*s %*s %255s", &start, &end, prot, path);
+		of_system = strstr(path, "/libc.so") || strstr(path, "/ld-linux");
+		bss = !path[0] && start == behind;
+		behind = 0;
+		if (!of_system && !bss)
+			continue;
+		behind = of_system && prot[1] == 'w' ? end : 0;
+		if (prot[1] != 'w')
+			continue;
+		assert_true(critical((void *)start) && critical((void *)(end - 1)));
+		assert_true(os->critical(start - PAGE, start + 1));
+		count++;
+	}
+	fclose(maps);
+	return count;
+}
+
+static void test_critical(void **state)
+{
+	char here, *heap = malloc(100), *p = anon(1);
+
+	assert_true(check_maps() >= 2);
+	assert_true(critical(stdout)); /* libc's own */
+	assert_false(critical(p) || critical(heap) || critical(&here));
+	assert_false(os->critical((uintptr_t)p, (uintptr_t)p));
+	/* The library is linked into this program: they cannot be told apart. */
+	print_message("the program's own data are %scritical\n",
+		      critical(&of_this_program) ? "" : "not ");
+	assert_true(critical(&of_this_program));
+	free(heap);
+	munmap(p, PAGE);
+}
+
 /* ---- pages ---- */
 
 static void test_scan(void **state)
@@ -363,6 +535,10 @@ int main(int argc, char **argv)
 		cmocka_unit_test(test_attached),
 		cmocka_unit_test(test_scan),
 		cmocka_unit_test(test_populate),
+		cmocka_unit_test(test_vma_flags),
+		cmocka_unit_test(test_region),
+		cmocka_unit_test(test_region_mlockall),
+		cmocka_unit_test(test_critical),
 		cmocka_unit_test(test_without_query),
 	};
 

@@ -21,7 +21,7 @@ struct device {
 	struct hmm_notifier *notifier;
 	pthread_mutex_t lock; /* the driver's update lock */
 	struct device_entry entry[FAKE_PAGES];
-	_Atomic unsigned events[HMM_EVENT_RELEASE + 1];
+	_Atomic unsigned events[HMM_EVENT_MIGRATE + 1];
 	unsigned released;
 	struct hmm_event last;
 	/* Called in the callback, after the entries are cleared. May be NULL. */

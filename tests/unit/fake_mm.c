@@ -24,17 +24,71 @@ struct fake_object fake_object[FAKE_OBJECTS] = {
 	[FAKE_SPECIAL] = { OS_VMA_SPECIAL, true, false, 0, 4096, 0 },
 };
 
-static struct fake_page *page_at(uintptr_t addr)
+static struct fake_region *region_at(uintptr_t addr)
 {
-	return &fake.page[fake_number(addr)];
+	for (unsigned i = 0; i < FAKE_REGIONS; i++)
+		if (addr >= fake.region[i].start && addr < fake.region[i].end)
+			return &fake.region[i];
+	return NULL;
+}
+
+/* Elsewhere nothing is mapped. */
+struct fake_page *fake_page(uintptr_t addr)
+{
+	static struct fake_page nothing;
+	const struct fake_region *region;
+
+	if (addr >= FAKE_BASE && addr < fake_addr(FAKE_PAGES))
+		return &fake.page[fake_number(addr)];
+	region = region_at(addr);
+	if (region)
+		return &region->page[(addr - region->start) / PAGE];
+	nothing = (struct fake_page){ .ctx = FAKE_NO_CTX };
+	return &nothing;
+}
+
+bool fake_is_hole(const struct fake_page *page)
+{
+	return !page->flags && !page->guard && !page->poisoned;
+}
+
+/* What a zap leaves: guard markers survive it. */
+void fake_forget_page(struct fake_page *page)
+{
+	page->flags = 0;
+	page->value = 0;
+	page->shared = page->pinned = page->poisoned = false;
 }
 
 /* Are two pages in a row of one VMA? */
 static bool same_vma(const struct fake_page *a, const struct fake_page *b)
 {
 	return a->mapped && b->mapped && a->object == b->object && a->prot == b->prot &&
-	       a->ctx == b->ctx &&
+	       a->ctx == b->ctx && a->missing == b->missing && a->locked == b->locked &&
+	       a->wipe == b->wipe &&
 	       (!fake_object[a->object].inode || a->offset + 1 == b->offset);
+}
+
+/* The region that holds addr, or the next above. */
+static bool region_vma_at(uintptr_t addr, struct os_vma *vma)
+{
+	const struct fake_region *best = NULL;
+	uintptr_t start, end;
+
+	for (unsigned i = 0; i < FAKE_REGIONS; i++)
+		if (fake.region[i].end > addr && (!best || fake.region[i].end < best->end))
+			best = &fake.region[i];
+	if (!best)
+		return false;
+	start = end = addr > best->start ? PAGE_DOWN(addr) : best->start;
+	while (start > best->start && same_vma(fake_page(start - PAGE), fake_page(start)))
+		start -= PAGE;
+	do
+		end += PAGE;
+	while (end < best->end && same_vma(fake_page(end - PAGE), fake_page(end)));
+	*vma = (struct os_vma){ .start = start, .end = end, .prot = PROT_READ | PROT_WRITE,
+				.kind = OS_VMA_ANON, .page_size = PAGE };
+	return true;
 }
 
 bool fake_vma_at(uintptr_t addr, struct os_vma *vma)
@@ -43,11 +97,11 @@ bool fake_vma_at(uintptr_t addr, struct os_vma *vma)
 	const struct fake_object *o;
 
 	if (addr >= fake_addr(fake.pages))
-		return false;
+		return region_vma_at(addr, vma);
 	while (at < fake.pages && !fake.page[at].mapped)
 		at++;
 	if (at == fake.pages)
-		return false;
+		return region_vma_at(addr, vma);
 	for (last = at; last + 1 < fake.pages; last++)
 		if (!same_vma(&fake.page[last], &fake.page[last + 1]))
 			break;
@@ -86,10 +140,23 @@ static void queue_locked(struct fake_change *change)
 	change->order = ++fake.order;
 }
 
+/* DONTNEED looks its mappings up again after its message was read, and zaps what is there. */
+static void zap(const struct fake_change *change)
+{
+	for (uintptr_t at = change->msg.start; at < change->msg.end; at += PAGE) {
+		struct fake_page *p = fake_page(at);
+
+		if (p->mapped && (p->ctx == (int)change->ctx || p->ctx == FAKE_NO_CTX))
+			fake_forget_page(p);
+	}
+}
+
 static void resume_locked(struct fake_change *change)
 {
 	if (change->state != FAKE_READ)
 		return;
+	if (change->msg.kind == OS_MSG_REMOVE)
+		zap(change);
 	change->state = FAKE_GONE;
 	fake.ctx[change->ctx].changing--;
 }
@@ -118,19 +185,28 @@ static void notify(unsigned ctx, const struct os_msg *msg)
 		queue_locked(change);
 }
 
-/* One message for each context that has something of the range. */
-static void notify_range(enum os_msg_kind kind, unsigned page, unsigned n)
+static bool has_events(const struct fake_page *p)
 {
-	struct os_msg msg = { .kind = kind, .start = fake_addr(page), .end = fake_addr(page + n) };
+	return p->mapped && p->ctx >= 0 && p->ctx < (int)CONTEXTS;
+}
+
+/* One message for each context that has something of the range. */
+void fake_notify_range(enum os_msg_kind kind, uintptr_t start, uintptr_t end)
+{
+	struct os_msg msg = { .kind = kind, .start = start, .end = end };
 	unsigned mask = 0;
 
-	for (unsigned i = page; i < page + n; i++)
-		if (fake.page[i].mapped && fake.page[i].ctx >= 0 &&
-		    fake.page[i].ctx < (int)CONTEXTS)
-			mask |= 1u << fake.page[i].ctx;
+	for (uintptr_t at = start; at < end; at += PAGE)
+		if (has_events(fake_page(at)))
+			mask |= 1u << fake_page(at)->ctx;
 	for (unsigned c = 0; c < CONTEXTS; c++)
 		if (mask >> c & 1)
 			notify(c, &msg);
+}
+
+static void notify_range(enum os_msg_kind kind, unsigned page, unsigned n)
+{
+	fake_notify_range(kind, fake_addr(page), fake_addr(page + n));
 }
 
 static void record(unsigned page, unsigned n, int prot)
@@ -223,8 +299,10 @@ void fake_dontneed(unsigned page, unsigned n)
 	fake_lock();
 	notify_range(OS_MSG_REMOVE, page, n);
 	for (unsigned i = page; i < page + n; i++) {
-		fake.page[i].flags = 0;
+		/* A device that looks from here on looks at what is about to go. */
 		fake.page[i].identity = ++fake.stamp;
+		if (!has_events(&fake.page[i]))
+			fake_forget_page(&fake.page[i]);
 	}
 	fake_unlock();
 }
@@ -246,7 +324,8 @@ void fake_remap(unsigned from, unsigned to, unsigned n, bool dontunmap)
 		memcpy(d->seen, seen, sizeof(seen));
 		d->identity = ++fake.stamp;
 		s->identity = ++fake.stamp;
-		s->flags = 0;
+		fake_forget_page(s);
+		s->guard = false;
 	}
 	if (ctx >= 0 && ctx < (int)CONTEXTS)
 		notify((unsigned)ctx, &msg);
@@ -257,48 +336,125 @@ void fake_remap(unsigned from, unsigned to, unsigned n, bool dontunmap)
 	fake_unlock();
 }
 
-void fake_fork(void)
+/* What the child has. Pages of ours are shared until one of the two writes. */
+static void fork_pages(struct fake_child *child)
 {
-	struct os_msg msg = { .kind = OS_MSG_FORK };
-	unsigned mask = 0;
+	for (unsigned i = 0; i < fake.pages; i++) {
+		struct fake_page *p = &fake.page[i];
+
+		child->page[i].mapped = p->mapped;
+		child->page[i].ctx = p->ctx;
+		if (!p->mapped || p->wipe || !p->flags)
+			continue;
+		child->page[i].present = true;
+		child->page[i].value = p->value;
+		if (!fake_object[p->object].shared && !(p->flags & (OS_PAGE_FILE | OS_PAGE_ZERO)))
+			p->shared = true;
+	}
+}
+
+/* A number whose child, if there was one, has no open descriptor. */
+static unsigned new_child(void)
+{
+	unsigned number = fake.children % FAKE_CHILDREN;
+
+	while (fake.child[number] && fake.child[number]->contexts) {
+		number = (number + 1) % FAKE_CHILDREN;
+		if (number == fake.children % FAKE_CHILDREN)
+			fake_fail("more than %u children", FAKE_CHILDREN);
+	}
+	free(fake.child[number]);
+	fake.child[number] = calloc(1, sizeof(*fake.child[number]));
+	if (!fake.child[number])
+		fake_fail("no memory for a child");
+	fake.children = number + 1;
+	return number;
+}
+
+unsigned fake_fork(void)
+{
+	unsigned mask = 0, number;
+	struct fake_child *child;
 
 	fake_lock();
+	number = new_child();
+	child = fake.child[number];
+	fork_pages(child);
 	for (unsigned i = 0; i < fake.pages; i++)
-		if (fake.page[i].mapped && fake.page[i].ctx >= 0 &&
-		    fake.page[i].ctx < (int)CONTEXTS)
+		if (has_events(&fake.page[i]))
 			mask |= 1u << fake.page[i].ctx;
+	child->contexts = mask;
 	for (unsigned c = 0; c < CONTEXTS; c++)
 		if (mask >> c & 1)
-			notify(c, &msg);
+			notify(c, &(struct os_msg){ .kind = OS_MSG_FORK,
+						    .child = fake_child_fd(number, c) });
+	fake_unlock();
+	return number;
+}
+
+void fake_mlock(unsigned page, unsigned n)
+{
+	fake_lock();
+	for (unsigned i = page; i < page + n; i++) {
+		fake_make_present(&fake.page[i], true);
+		fake.page[i].locked = true;
+	}
 	fake_unlock();
 }
 
-static void make_present(struct fake_page *p, bool write)
+void fake_wipeonfork(unsigned page, unsigned n)
+{
+	for (unsigned i = page; i < page + n; i++)
+		fake.page[i].wipe = true;
+}
+
+void fake_guard(unsigned page, unsigned n, bool install)
+{
+	fake_lock();
+	for (unsigned i = page; i < page + n; i++) {
+		if (install)
+			fake_forget_page(&fake.page[i]);
+		fake.page[i].guard = install;
+		fake.page[i].identity = ++fake.stamp;
+	}
+	fake_unlock();
+}
+
+void fake_make_present(struct fake_page *p, bool write)
 {
 	const struct fake_object *o = &fake_object[p->object];
 
+	if (write)
+		p->shared = false;
 	if (o->inode && (o->shared || !write))
 		p->flags = OS_PAGE_PRESENT | OS_PAGE_FILE;
 	else if (write)
+		p->flags = OS_PAGE_PRESENT;
+	else if (p->flags & OS_PAGE_SWAPPED)
 		p->flags = OS_PAGE_PRESENT;
 	else if (!(p->flags & OS_PAGE_PRESENT))
 		p->flags = OS_PAGE_PRESENT | OS_PAGE_ZERO;
 }
 
-void fake_touch(unsigned page, unsigned n)
+static void touch(unsigned page, unsigned n, bool write)
 {
 	fake_lock();
-	for (unsigned i = page; i < page + n; i++)
-		make_present(&fake.page[i], true);
+	for (unsigned i = page; i < page + n; i++) {
+		if (fake.page[i].missing && !fake.page[i].flags)
+			fake_fail("page %u is missing: a CPU would wait", i);
+		fake_make_present(&fake.page[i], write);
+	}
 	fake_unlock();
+}
+
+void fake_touch(unsigned page, unsigned n)
+{
+	touch(page, n, true);
 }
 
 void fake_look(unsigned page, unsigned n)
 {
-	fake_lock();
-	for (unsigned i = page; i < page + n; i++)
-		make_present(&fake.page[i], false);
-	fake_unlock();
+	touch(page, n, false);
 }
 
 struct fake_change *fake_pending(unsigned nth)
@@ -369,9 +525,10 @@ static struct fake_change *readable(unsigned ctx)
 int fake_read(unsigned ctx, struct os_msg *msgs, unsigned max)
 {
 	struct fake_change *change;
-	int n = 0;
+	int n;
 
 	fake_lock();
+	n = fake_read_faults(ctx, msgs, max);
 	while (n < (int)max && (change = readable(ctx))) {
 		msgs[n++] = change->msg;
 		change->state = FAKE_READ;
@@ -394,6 +551,8 @@ static unsigned scan_flags(const struct fake_page *p)
 {
 	unsigned flags = p->mapped ? p->flags : 0;
 
+	if (p->poisoned)
+		return OS_PAGE_SWAPPED; /* a marker: so pagemap calls it */
 	if (flags && fake_object[p->object].page_size > PAGE)
 		flags |= OS_PAGE_HUGE;
 	return flags;
@@ -406,7 +565,7 @@ int fake_scan(uintptr_t start, uintptr_t end, unsigned how, struct os_run *runs,
 	int n = 0;
 
 	for (at = start; at < end; at += PAGE) {
-		struct fake_page *p = page_at(at);
+		struct fake_page *p = fake_page(at);
 		unsigned flags = scan_flags(p);
 
 		if ((how & OS_SCAN_CHECK) && p->mapped && !token(p))
@@ -424,49 +583,36 @@ int fake_scan(uintptr_t start, uintptr_t end, unsigned how, struct os_run *runs,
 	return n;
 }
 
-static int populate_one(struct fake_page *p, bool write)
-{
-	const struct fake_object *o = &fake_object[p->object];
-
-	if (!p->mapped)
-		return -ENOMEM;
-	if (p->guard || !(p->prot & PROT_READ) || (write && !(p->prot & PROT_WRITE)) ||
-	    (o->inode && p->offset >= o->file_pages))
-		return -EFAULT;
-	make_present(p, write || (p->flags && !(p->flags & (OS_PAGE_ZERO | OS_PAGE_FILE))));
-	return 0;
-}
-
-int fake_populate(uintptr_t start, uintptr_t end, bool write)
+/* Plainly, what is registered MISSING stays so. */
+int fake_register(unsigned ctx, uintptr_t start, uintptr_t end, bool missing)
 {
 	for (uintptr_t at = start; at < end; at += PAGE) {
-		int err = populate_one(page_at(at), write);
+		const struct fake_page *p = fake_page(at);
 
-		if (err)
-			return err;
-	}
-	return 0;
-}
-
-int fake_register(unsigned ctx, uintptr_t start, uintptr_t end)
-{
-	for (uintptr_t at = start; at < end; at += PAGE) {
-		const struct fake_page *p = page_at(at);
-
-		if (!p->mapped || fake_object[p->object].kind == OS_VMA_SPECIAL)
+		if (!p->mapped || fake_object[p->object].kind == OS_VMA_SPECIAL ||
+		    (missing && fake_object[p->object].inode))
 			return -EINVAL;
 		if (p->ctx != FAKE_NO_CTX && p->ctx != (int)ctx)
 			return -EBUSY;
 	}
-	for (uintptr_t at = start; at < end; at += PAGE)
-		page_at(at)->ctx = (int16_t)ctx;
+	for (uintptr_t at = start; at < end; at += PAGE) {
+		fake_page(at)->ctx = (int16_t)ctx;
+		fake_page(at)->missing |= missing;
+	}
 	return 0;
 }
 
 int fake_unregister(unsigned ctx, uintptr_t start, uintptr_t end)
 {
-	for (uintptr_t at = start; at < end; at += PAGE)
-		if (page_at(at)->ctx == (int)ctx)
-			page_at(at)->ctx = FAKE_NO_CTX;
+	for (uintptr_t at = start; at < end; at += PAGE) {
+		struct fake_page *p = fake_page(at);
+
+		if (p->ctx != (int)ctx)
+			continue;
+		p->ctx = FAKE_NO_CTX;
+		if (p->missing)
+			fake_wake(ctx, at, at + PAGE);
+		p->missing = false;
+	}
 	return 0;
 }

@@ -1,10 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later OR BSD-2-Clause */
 /*
- * fake_os - the table of fake_os.h.
- *
- * The library's threads are the test: thread_start() runs the reader's beginning and
- * remembers the rest, wait() and sleep() let reader and worker take a step. With
- * fake.threads they are threads, and wait() is a futex.
+ * fake_os - the table of fake_os.h: contexts, perf, looking, copies.
  */
 #include "fake_os.h"
 
@@ -16,18 +12,16 @@
 #include <cmocka.h>
 
 #include <errno.h>
-#include <linux/futex.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/syscall.h>
-#include <time.h>
 #include <unistd.h>
 
 #define HOOKS 16u
-#define FAKE_FD 1000
 
 struct fake fake;
+__thread bool fake_reading;
 
 static struct {
 	enum fake_op op;
@@ -38,14 +32,6 @@ static struct {
 	void *arg;
 } hook[HOOKS];
 
-struct os_thread {
-	os_thread_fn fn;
-	void *arg;
-	pthread_t thread;
-	bool critical;
-};
-
-static struct os_thread thread[2];
 static pthread_mutex_t lock;
 static pthread_once_t lock_once = PTHREAD_ONCE_INIT;
 
@@ -132,10 +118,14 @@ static fake_action due(unsigned i, enum fake_op op, enum fake_when when, int ctx
 
 int fake_point(enum fake_op op, enum fake_when when, int ctx)
 {
+	bool reading = fake_reading;
 	int err = 0;
 
 	if (when == FAKE_BEFORE)
 		__atomic_fetch_add(&fake.calls[op], 1, __ATOMIC_RELAXED);
+	fake_reading = false;
+	if (fake.watch)
+		fake.watch(fake.watch_arg);
 	for (unsigned i = 0; i < HOOKS && !err; i++) {
 		void *arg;
 		fake_action action = due(i, op, when, ctx, &arg);
@@ -143,12 +133,13 @@ int fake_point(enum fake_op op, enum fake_when when, int ctx)
 		if (action)
 			err = action(arg);
 	}
+	fake_reading = reading;
 	return err;
 }
 
 /* ---- contexts ---- */
 
-static unsigned number_of(const struct os_ctx *ctx)
+unsigned fake_ctx_number(const struct os_ctx *ctx)
 {
 	return (unsigned)(ctx->fd - FAKE_FD);
 }
@@ -159,6 +150,10 @@ static int ctx_open(struct os_ctx *ctx)
 
 	ctx->fd = FAKE_FD + (int)i;
 	ctx->fork = true;
+	ctx->nudge = ctx->nudged ? FAKE_FD - 1 : -1;
+	ctx->move = !fake.no_move;
+	ctx->poison = !fake.no_poison;
+	ctx->user_only = fake.user_only;
 	fake.ctx[i].open = true;
 	return 0;
 }
@@ -166,10 +161,10 @@ static int ctx_open(struct os_ctx *ctx)
 static void ctx_close(struct os_ctx *ctx)
 {
 	for (unsigned i = 0; i < fake.pages; i++)
-		if (fake.page[i].ctx == (int)number_of(ctx) && !fake.ctx[number_of(ctx)].lost)
-			fake_fail("context %u is closed with page %u registered", number_of(ctx),
+		if (fake.page[i].ctx == (int)fake_ctx_number(ctx) && !fake.ctx[fake_ctx_number(ctx)].lost)
+			fake_fail("context %u is closed with page %u registered", fake_ctx_number(ctx),
 				  i);
-	fake.ctx[number_of(ctx)].open = false;
+	fake.ctx[fake_ctx_number(ctx)].open = false;
 	ctx->fd = -1;
 }
 
@@ -180,49 +175,50 @@ static void ctx_forget(struct os_ctx *ctx)
 
 static bool ctx_is_ours(const struct os_ctx *ctx)
 {
-	return !fake.ctx[number_of(ctx)].lost;
+	return !fake.ctx[fake_ctx_number(ctx)].lost;
 }
 
 static int ctx_register(const struct os_ctx *ctx, uintptr_t start, uintptr_t end)
 {
-	int err = fake_point(FAKE_OP_REGISTER, FAKE_BEFORE, (int)number_of(ctx));
+	int err = fake_point(FAKE_OP_REGISTER, FAKE_BEFORE, (int)fake_ctx_number(ctx));
 
 	if (err)
 		return err;
 	fake_lock();
-	err = fake_register(number_of(ctx), start, end);
+	err = fake_register(fake_ctx_number(ctx), start, end, false);
 	fake_unlock();
-	fake_point(FAKE_OP_REGISTER, FAKE_AFTER, (int)number_of(ctx));
+	fake_point(FAKE_OP_REGISTER, FAKE_AFTER, (int)fake_ctx_number(ctx));
 	return err;
 }
 
 static int ctx_unregister(const struct os_ctx *ctx, uintptr_t start, uintptr_t end)
 {
-	int err = fake_point(FAKE_OP_UNREGISTER, FAKE_BEFORE, (int)number_of(ctx));
+	int err = fake_point(FAKE_OP_UNREGISTER, FAKE_BEFORE, (int)fake_ctx_number(ctx));
 
 	if (err)
 		return err;
 	fake_lock();
-	err = fake_unregister(number_of(ctx), start, end);
+	err = fake_unregister(fake_ctx_number(ctx), start, end);
 	fake_unlock();
 	return err;
 }
 
 static int ctx_probe(const struct os_ctx *ctx)
 {
-	struct fake_ctx *c = &fake.ctx[number_of(ctx)];
-	int err = fake_point(FAKE_OP_PROBE, FAKE_BEFORE, (int)number_of(ctx));
+	struct fake_ctx *c = &fake.ctx[fake_ctx_number(ctx)];
+	int err = fake_point(FAKE_OP_PROBE, FAKE_BEFORE, (int)fake_ctx_number(ctx));
 
 	if (!err) {
 		fake_lock();
 		err = c->lost ? c->lost : c->changing ? -EAGAIN : 0;
 		fake_unlock();
 	}
-	fake_point(FAKE_OP_PROBE, FAKE_AFTER, (int)number_of(ctx));
+	fake_point(FAKE_OP_PROBE, FAKE_AFTER, (int)fake_ctx_number(ctx));
 	return err;
 }
 
-static uint64_t readable_mask(unsigned n)
+/* Bits as of ctx_poll; those of kick and nudge are taken. */
+static uint64_t take_mask(unsigned n)
 {
 	uint64_t mask = 0;
 
@@ -230,32 +226,50 @@ static uint64_t readable_mask(unsigned n)
 	for (const struct fake_change *c = fake.changes; c; c = c->next)
 		if (c->state == FAKE_QUEUED)
 			mask |= UINT64_C(1) << c->ctx;
+	for (const struct fake_cpu *cpu = fake.waiting; cpu; cpu = cpu->next)
+		if (!cpu->told && cpu->ctx < n)
+			mask |= UINT64_C(1) << cpu->ctx;
 	if (fake.kicked)
 		mask |= UINT64_C(1) << n;
-	fake.kicked = false;
+	if (fake.nudged)
+		mask |= UINT64_C(1) << (n + 1);
+	fake.kicked = fake.nudged = false;
 	fake_unlock();
 	return mask;
 }
 
+bool fake_readable(void)
+{
+	bool kicked = fake.kicked, nudged = fake.nudged, is = take_mask(CONTEXTS);
+
+	fake.kicked = kicked;
+	fake.nudged = nudged;
+	return is;
+}
+
 static int ctx_poll(const struct os_ctx *ctxs, unsigned n, int64_t timeout_ns, uint64_t *ready)
 {
-	*ready = readable_mask(n);
+	int count = 0;
+
+	*ready = take_mask(n);
 	while (!*ready && fake.threads && timeout_ns) {
 		usleep(50);
-		*ready = readable_mask(n);
+		*ready = take_mask(n);
 		if (timeout_ns > 0)
 			timeout_ns = timeout_ns > 50000 ? timeout_ns - 50000 : 0;
 	}
-	return 0;
+	for (uint64_t m = *ready; m; m &= m - 1)
+		count++;
+	return count;
 }
 
 static int ctx_read(const struct os_ctx *ctx, struct os_msg *msgs, unsigned max)
 {
-	int n = fake_point(FAKE_OP_READ, FAKE_BEFORE, (int)number_of(ctx));
+	int n = fake_point(FAKE_OP_READ, FAKE_BEFORE, (int)fake_ctx_number(ctx));
 
 	if (!n)
-		n = fake_read(number_of(ctx), msgs, max);
-	fake_point(FAKE_OP_READ, FAKE_AFTER, (int)number_of(ctx));
+		n = fake_read(fake_ctx_number(ctx), msgs, max);
+	fake_point(FAKE_OP_READ, FAKE_AFTER, (int)fake_ctx_number(ctx));
 	return n;
 }
 
@@ -271,6 +285,16 @@ static void reader_kick(const struct os_ctx *ctxs, unsigned n)
 	fake_unlock();
 }
 
+static void reader_nudge(const struct os_ctx *ctxs)
+{
+	fake_point(FAKE_OP_NUDGE, FAKE_BEFORE, -1);
+	if (ctxs[0].nudge < 0)
+		fake_fail("a nudge, but the context was opened without");
+	fake_lock();
+	fake.nudged = true;
+	fake_unlock();
+}
+
 /* ---- perf ---- */
 
 static int perf_open(struct os_perf **perf)
@@ -281,7 +305,7 @@ static int perf_open(struct os_perf **perf)
 	return 0;
 }
 
-static void perf_close(struct os_perf *perf)
+void fake_perf_close(struct os_perf *perf)
 {
 	if (!fake.starting)
 		fake.head = fake.tail = 0;
@@ -395,34 +419,48 @@ static int populate(uintptr_t start, uintptr_t end, bool write)
 
 	if (err)
 		return err;
-	fake_lock();
-	err = fake_populate(start, end, write);
-	fake_unlock();
+	for (uintptr_t at = start; at < end && !err; at += PAGE)
+		err = fake_touch_or_wait(at, write);
 	fake_point(FAKE_OP_POPULATE, FAKE_AFTER, -1);
 	return err;
+}
+
+static int vma_flags(uintptr_t addr, unsigned *flags)
+{
+	int err = fake_point(FAKE_OP_VMA_FLAGS, FAKE_BEFORE, -1);
+	const struct fake_page *p;
+
+	if (err)
+		return err;
+	fake_lock();
+	p = fake_page(addr);
+	err = p->mapped ? 0 : -ENOENT;
+	*flags = (p->missing ? OS_VMA_MISSING : 0) | (p->wipe ? OS_VMA_WIPEONFORK : 0) |
+		 (p->locked ? OS_VMA_LOCKED : 0);
+	fake_unlock();
+	fake_point(FAKE_OP_VMA_FLAGS, FAKE_AFTER, -1);
+	return err;
+}
+
+static bool critical(uintptr_t start, uintptr_t end)
+{
+	return start < fake.critical_end && end > fake.critical_start;
 }
 
 static void populate_resident(uintptr_t start, uintptr_t end)
 {
 }
 
-/* ---- copies: whether the address is good is all there is to it ---- */
+/* ---- copies: a page is its number, and zeros behind it ---- */
 
 static int copy_check(uintptr_t at, size_t length, bool write)
 {
-	struct os_vma vma;
+	uintptr_t end = at + length;
 	int err = 0;
 
-	fake_lock();
-	while (!err && length) {
-		if (!fake_vma_at(at, &vma) || vma.start > at || !(vma.prot & 1) ||
-		    (write && !(vma.prot & 2)))
+	for (at = PAGE_DOWN(at); at < end && !err; at += PAGE)
+		if (fake_touch_or_wait(at, write))
 			err = -EFAULT;
-		else
-			length -= length < vma.end - at ? length : vma.end - at;
-		at = vma.end;
-	}
-	fake_unlock();
 	return err;
 }
 
@@ -430,14 +468,25 @@ static int copy_from(const struct os_mm *mm, void *dst, uintptr_t src, size_t le
 {
 	int err = copy_check(src, length, false);
 
-	if (!err)
-		memset(dst, 0, length);
-	return err;
+	if (err)
+		return err;
+	memset(dst, 0, length);
+	fake_lock();
+	if (!(src & (PAGE - 1)))
+		memcpy(dst, &fake_page(src)->value, length < 8 ? length : 8);
+	fake_unlock();
+	return 0;
 }
 
 static int copy_to(const struct os_mm *mm, uintptr_t dst, const void *src, size_t length)
 {
-	return copy_check(dst, length, true);
+	int err = copy_check(dst, length, true);
+
+	fake_lock();
+	if (!err && !(dst & (PAGE - 1)))
+		memcpy(&fake_page(dst)->value, src, length < 8 ? length : 8);
+	fake_unlock();
+	return err;
 }
 
 static int access_begin(void)
@@ -459,69 +508,10 @@ static int handlers_arm(void)
 	return 0;
 }
 
-/* ---- time and threads ---- */
-
-static void futex_wait(const uint32_t *word, uint32_t expected, uint64_t timeout_ns)
-{
-	struct timespec ts = { .tv_sec = (time_t)(timeout_ns / 1000000000),
-			       .tv_nsec = (long)(timeout_ns % 1000000000) };
-
-	syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE, expected, timeout_ns ? &ts : NULL, NULL, 0);
-}
-
-static void wait_for(const uint32_t *word, uint32_t expected, uint64_t timeout_ns)
-{
-	bool did;
-
-	fake_point(FAKE_OP_WAIT, FAKE_BEFORE, -1);
-	if (fake.threads) {
-		futex_wait(word, expected, timeout_ns);
-		return;
-	}
-	if (__atomic_load_n(word, __ATOMIC_SEQ_CST) != expected)
-		return;
-	did = readable_mask(CONTEXTS) != 0;
-	fake_reader();
-	did |= fake_worker();
-	if (__atomic_load_n(word, __ATOMIC_SEQ_CST) != expected)
-		return;
-	if (timeout_ns)
-		fake.clock += timeout_ns;
-	else if (!did)
-		fake_fail("deadlock: %s", in_callback() ? "a callback waits"
-							: "nothing ends this wait");
-}
-
-static void wake(const uint32_t *word)
-{
-	if (fake.threads)
-		syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, INT32_MAX, NULL, NULL, 0);
-}
+/* ---- time ---- */
 
 static void os_yield(void)
 {
-}
-
-static void sleep_for(uint64_t ns)
-{
-	fake_point(FAKE_OP_SLEEP, FAKE_BEFORE, -1);
-	if (fake.threads) {
-		usleep((useconds_t)(ns / 1000));
-		return;
-	}
-	fake.clock += ns;
-	fake_reader();
-	fake_worker();
-}
-
-static uint64_t now(void)
-{
-	struct timespec ts;
-
-	if (!fake.threads)
-		return fake.clock += 100;
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (uint64_t)ts.tv_sec * 1000000000 + (uint64_t)ts.tv_nsec;
 }
 
 static pid_t tid(void)
@@ -529,66 +519,22 @@ static pid_t tid(void)
 	return (pid_t)syscall(SYS_gettid);
 }
 
-/* Without threads the reader runs as far as its loop, and stops there. */
-static int thread_start(struct os_thread **out, const char *name, bool critical,
-			os_thread_fn fn, void *arg)
+/* Is somebody between the message of a DONTNEED and its zap, or before? */
+static int madvise_settled(uint64_t budget_ns, uint64_t timeout_ns)
 {
-	struct os_thread *t = &thread[critical];
-	struct hmm *hmm = arg;
+	int err = fake_point(FAKE_OP_SETTLED, FAKE_BEFORE, -1);
 
-	*t = (struct os_thread){ .fn = fn, .arg = arg, .critical = critical };
-	*out = t;
-	if (fake.threads)
-		return -pthread_create(&t->thread, NULL, fn, arg);
-	if (critical) {
-		fake.starting = fake.kicked = true;
-		hmm->stop = true;
-		fn(arg);
-		hmm->stop = false;
-		fake.starting = false;
-	}
-	return 0;
-}
-
-static void thread_join(struct os_thread *t)
-{
-	struct hmm *hmm = t->arg;
-
-	if (fake.threads)
-		pthread_join(t->thread, NULL);
-	else if (!t->critical)
-		t->fn(t->arg); /* stop is set: the last step */
-	else if (hmm->perf)
-		perf_close(hmm->perf);
-}
-
-static struct {
-	os_thread_fn fn;
-	void *arg;
-} detached;
-
-static void *detached_main(void *arg)
-{
-	detached.fn(detached.arg);
-	fake.detached_done = true;
-	return NULL;
-}
-
-/* It ends the mirror while the worker still runs: nothing for one thread to play. */
-static int run_detached(os_thread_fn fn, void *arg)
-{
-	pthread_attr_t attr;
-	pthread_t id;
-	int err;
-
-	if (!fake.threads)
-		fake_fail("the last reference was dropped inside a callback");
-	detached.fn = fn;
-	detached.arg = arg;
-	pthread_attr_init(&attr);
-	pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
-	err = -pthread_create(&id, &attr, detached_main, NULL);
-	pthread_attr_destroy(&attr);
+	if (fake_reading)
+		fake_fail("madvise_settled: by the reader");
+	if (err)
+		return err;
+	fake_lock();
+	for (const struct fake_change *c = fake.changes; c; c = c->next)
+		if (c->msg.kind == OS_MSG_REMOVE && c->state != FAKE_GONE)
+			err = -EBUSY;
+	fake_unlock();
+	fake.clock += err ? timeout_ns : budget_ns;
+	fake_point(FAKE_OP_SETTLED, FAKE_AFTER, -1);
 	return err;
 }
 
@@ -599,13 +545,27 @@ const struct os_ops fake_ops = {
 	.ctx_is_ours = ctx_is_ours,
 	.ctx_register = ctx_register,
 	.ctx_unregister = ctx_unregister,
+	.ctx_register_missing = fake_ctx_register_missing,
+	.ctx_move = fake_ctx_move,
+	.ctx_copy = fake_ctx_copy,
+	.ctx_zero = fake_ctx_zero,
+	.ctx_poison = fake_ctx_poison,
+	.ctx_wake = fake_ctx_wake,
+	.quiet_open = fake_quiet_open,
+	.quiet_close = fake_quiet_close,
+	.child_copy = fake_child_copy,
+	.child_close = fake_child_close,
+	.region_map = fake_region_map,
+	.region_unmap = fake_region_unmap,
+	.region_zap = fake_region_zap,
 	.ctx_probe = ctx_probe,
 	.ctx_poll = ctx_poll,
 	.ctx_read = ctx_read,
+	.reader_nudge = reader_nudge,
 	.reader_isolate = reader_isolate,
 	.reader_kick = reader_kick,
 	.perf_open = perf_open,
-	.perf_close = perf_close,
+	.perf_close = fake_perf_close,
 	.perf_pending = perf_pending,
 	.perf_drain = perf_drain,
 	.mm_open = mm_open,
@@ -614,6 +574,8 @@ const struct os_ops fake_ops = {
 	.vma_find_fast = vma_find_fast,
 	.vma_is_dax = vma_is_dax,
 	.vma_file_size = vma_file_size,
+	.vma_flags = vma_flags,
+	.critical = critical,
 	.scan = scan,
 	.populate = populate,
 	.populate_resident = populate_resident,
@@ -623,18 +585,19 @@ const struct os_ops fake_ops = {
 	.access_end = access_end,
 	.access_add = access_add,
 	.handlers_arm = handlers_arm,
-	.wait = wait_for,
-	.wake = wake,
-	.sleep = sleep_for,
+	.wait = fake_wait,
+	.wake = fake_wake_word,
+	.sleep = fake_sleep,
+	.madvise_settled = madvise_settled,
 	.yield = os_yield,
-	.now = now,
+	.now = fake_now,
 	.tid = tid,
-	.thread_start = thread_start,
-	.thread_join = thread_join,
-	.run_detached = run_detached,
+	.thread_start = fake_thread_start,
+	.thread_join = fake_thread_join,
+	.run_detached = fake_run_detached,
 };
 
-/* ---- the world, and the library's threads by hand ---- */
+/* ---- the world ---- */
 
 void fake_reset(void)
 {
@@ -645,6 +608,9 @@ void fake_reset(void)
 		fake.changes = change->next;
 		free(change);
 	}
+	for (unsigned i = 0; i < FAKE_CHILDREN; i++)
+		free(fake.child[i]);
+	fake_regions_free();
 	memset(&fake, 0, sizeof(fake));
 	fake.pages = FAKE_PAGES;
 	for (unsigned i = 0; i < FAKE_PAGES; i++)
@@ -667,6 +633,8 @@ struct hmm *fake_open(void)
 
 void fake_close(struct hmm *hmm)
 {
+	unsigned left;
+
 	fake_forget();
 	fake_queue_all();
 	if (!fake.threads) {
@@ -675,7 +643,15 @@ void fake_close(struct hmm *hmm)
 	}
 	if (hmm->refs != 1)
 		fake_fail("%u references are left", hmm->refs);
+	for (const struct fake_cpu *cpu = fake.waiting; cpu; cpu = cpu->next)
+		fake_fail("a CPU waits at %#lx still", (unsigned long)cpu->addr);
 	hmm_put(hmm);
+	for (unsigned i = 0; i < FAKE_CHILDREN; i++)
+		if (fake.child[i] && fake.child[i]->contexts)
+			fake_fail("the context of child %u is not closed", i);
+	left = fake_regions_free();
+	if (fake.quiets || left)
+		fake_fail("%u quiet contexts and %u regions are left", fake.quiets, left);
 	fake.hmm = NULL;
 }
 
@@ -705,28 +681,4 @@ int fake_teardown(void **state)
 		fake_close(*state);
 	fake_reset();
 	return 0;
-}
-
-bool fake_worker(void)
-{
-	return !lock_held && !in_callback() && worker_step(fake.hmm);
-}
-
-void fake_reader(void)
-{
-	/* The reader does not call itself: an action inside its read is another thread's. */
-	static bool inside;
-
-	if (inside)
-		return;
-	inside = true;
-	reader_step(fake.hmm, 0);
-	inside = false;
-}
-
-void fake_settle(void)
-{
-	do
-		fake_reader();
-	while (fake_worker() || readable_mask(CONTEXTS));
 }

@@ -17,7 +17,14 @@
  *	GONE	the caller runs: `changing` is down again
  *
  * Changes go to QUEUED at once and from READ to GONE at once, unless fake.hold says that
- * the test takes those steps itself.
+ * the test takes those steps itself. A REMOVE zaps its pages when it goes to GONE: its caller
+ * was only told that it may go on.
+ *
+ * A page has a content, one number, and so have the pages of regions (region_map), which
+ * lie above and are mapped nowhere either. A CPU is a struct fake_cpu: it loads or stores
+ * one page, and where that is missing in a VMA registered MISSING it waits, its message is
+ * read before any event's, and what wakes the place lets it try again. The operations that
+ * move pages keep the kernel's laws: fake_move.c.
  *
  * Laws: no thread but the test's runs the library, unless fake.threads is set. wait()
  * lets the reader and the worker go on, and is a deadlock where neither can. Around each
@@ -32,8 +39,14 @@
 
 #include "core/core.h"
 
+#define FAKE_FD 1000
 #define FAKE_BASE ((uintptr_t)0x100000000000)
 #define FAKE_PAGES 8192u
+#define FAKE_REGION_BASE ((uintptr_t)0x200000000000)
+#define FAKE_REGIONS 256u
+#define FAKE_CONTEXTS (CONTEXTS + 8u) /* the last are quiet ones */
+#define FAKE_CHILDREN 256u
+#define FAKE_REFUSALS 16u
 #define FAKE_RECORDS 64u /* the perf ring */
 #define FAKE_NO_CTX (-1)
 #define FAKE_FOREIGN 100       /* the program's own userfaultfd has it */
@@ -65,11 +78,17 @@ extern struct fake_object fake_object[FAKE_OBJECTS];
 
 struct fake_page {
 	bool mapped, guard;
+	bool missing;	   /* registered MISSING: a hole makes a CPU wait */
+	bool locked, wipe; /* mlock, MADV_WIPEONFORK */
+	bool shared;	   /* with a child, until it is written to */
+	bool pinned;	   /* for DMA */
+	bool poisoned;	   /* SIGBUS */
 	uint8_t object;
 	uint8_t prot;
 	int16_t ctx;
 	uint32_t offset; /* pages into the object */
 	unsigned flags;	 /* OS_PAGE_*, 0 absent */
+	uint64_t value;	 /* its content; absent: 0 */
 	uint64_t identity;
 	uint64_t seen[2]; /* by fake.level, so that a look inside another does not hide it */
 };
@@ -85,6 +104,33 @@ struct fake_change {
 	bool hold_resume;
 };
 
+/* A thread of the program that loads or stores one page. */
+struct fake_cpu {
+	struct fake_cpu *next; /* of those that wait, oldest first */
+	uintptr_t addr;
+	uint64_t value;	 /* what it stores, or has loaded */
+	unsigned ctx, faults;
+	int signal;	 /* how it ended: 0, SIGSEGV, SIGBUS */
+	bool write, waiting;
+	bool told;	 /* its message was read */
+};
+
+/* Memory of the library's for pages on their way. */
+struct fake_region {
+	uintptr_t start, end; /* 0: free */
+	struct fake_page *page;
+};
+
+/* A forked child: what its pages hold. Its descriptor of context c is fake_child_fd(i, c). */
+struct fake_child {
+	unsigned contexts; /* bit c: the descriptor is open */
+	struct {
+		bool mapped, present, copied;
+		int16_t ctx;
+		uint64_t value;
+	} page[FAKE_PAGES];
+};
+
 struct fake_ctx {
 	bool open;
 	unsigned changing;
@@ -94,7 +140,12 @@ struct fake_ctx {
 enum fake_op {
 	FAKE_OP_PROBE, FAKE_OP_READ, FAKE_OP_REGISTER, FAKE_OP_UNREGISTER, FAKE_OP_FIND,
 	FAKE_OP_FIND_FAST, FAKE_OP_SCAN, FAKE_OP_POPULATE, FAKE_OP_PENDING, FAKE_OP_DRAIN,
-	FAKE_OP_RECORD, FAKE_OP_WAIT, FAKE_OP_SLEEP, FAKE_OPS,
+	FAKE_OP_RECORD, FAKE_OP_WAIT, FAKE_OP_SLEEP, FAKE_OP_REGISTER_MISSING, FAKE_OP_MOVE,
+	FAKE_OP_COPY, FAKE_OP_ZERO, FAKE_OP_POISON, FAKE_OP_WAKE, FAKE_OP_CHILD_COPY,
+	FAKE_OP_CHILD_CLOSE, FAKE_OP_REGION_MAP, FAKE_OP_REGION_UNMAP, FAKE_OP_REGION_ZAP,
+	FAKE_OP_VMA_FLAGS, FAKE_OP_SETTLED, FAKE_OP_NUDGE,
+	FAKE_OP_DRIVER, /* not the system's: a call of a test driver (vram.h) */
+	FAKE_OPS,
 };
 
 enum fake_when { FAKE_BEFORE, FAKE_AFTER };
@@ -102,12 +153,26 @@ enum fake_when { FAKE_BEFORE, FAKE_AFTER };
 /* Non-zero before an operation: it answers that instead. */
 typedef int (*fake_action)(void *arg);
 
+/* An operation refuses one page: MOVE as source or destination, the others as destination. */
+struct fake_refusal {
+	enum fake_op op;
+	uintptr_t addr;
+	int err;
+	unsigned times;
+};
+
 struct fake {
 	struct hmm *hmm;
 	struct fake_page page[FAKE_PAGES];
 	unsigned pages; /* in use; FAKE_PAGES unless the test takes fewer */
-	struct fake_ctx ctx[CONTEXTS];
-	unsigned contexts; /* opened so far */
+	struct fake_ctx ctx[FAKE_CONTEXTS];
+	unsigned contexts, quiets; /* opened so far */
+	struct fake_region region[FAKE_REGIONS];
+	uintptr_t region_next;
+	struct fake_cpu *waiting;
+	struct fake_child *child[FAKE_CHILDREN];
+	unsigned children; /* the newest's number, plus one */
+	struct fake_refusal refusal[FAKE_REFUSALS];
 	struct fake_change *changes;
 	uint64_t stamp;	   /* of the newest change */
 	uint64_t order;
@@ -117,18 +182,31 @@ struct fake {
 	bool hold_queue, hold_resume;
 
 	bool no_perf, starting;
+	bool no_move, no_poison, user_only; /* what a context says of itself */
+	uintptr_t critical_start, critical_end;
 	struct { uintptr_t start, end; int prot; } record[FAKE_RECORDS];
 	uint64_t head, tail; /* of the ring */
 	bool overflow;
 
 	unsigned level; /* which `seen` a scan sets */
 	bool threads;	/* run the library's threads */
-	bool kicked;
+	bool kicked, nudged;
+	bool reader_runs; /* what happens now happens during its turn */
+	bool reader_gone; /* its thread has ended */
+	unsigned idle;	  /* waits in a row in which nothing happened */
+	/* At every point, before the actions: what must hold at any moment. May be NULL. */
+	void (*watch)(void *arg);
+	/* When somebody waits and nobody has anything to do: a driver's engine. true: it had. May
+	 * be NULL. */
+	bool (*engine)(void *arg);
+	void *watch_arg, *engine_arg;
 	unsigned calls[FAKE_OPS];
 	_Atomic bool detached_done; /* the thread of run_detached() has ended */
 };
 
 extern struct fake fake;
+/* This thread is the reader now. An action is another thread's. */
+extern __thread bool fake_reading;
 extern const struct os_ops fake_ops;
 
 /* A fresh world and a mirror of it. */
@@ -172,11 +250,35 @@ void fake_protect(unsigned page, unsigned n, int prot);
 void fake_dontneed(unsigned page, unsigned n);
 /* mremap(MREMAP_FIXED); dontunmap leaves the source mapped and registered. */
 void fake_remap(unsigned from, unsigned to, unsigned n, bool dontunmap);
-void fake_fork(void);
-/* A store by the CPU: the page is present and the program's own. */
+/* clone() without any handler: which child it is. Numbers of closed ones are used again, late. */
+unsigned fake_fork(void);
+void fake_mlock(unsigned page, unsigned n);
+void fake_wipeonfork(unsigned page, unsigned n);
+/* MADV_GUARD_INSTALL and REMOVE: no message. */
+void fake_guard(unsigned page, unsigned n, bool install);
+/* A store by the CPU of what is there already: the page is present and the program's own. */
 void fake_touch(unsigned page, unsigned n);
 /* Only a read: the zero page, or the file's. */
 void fake_look(unsigned page, unsigned n);
+
+/* ---- its CPUs ---- */
+/* Begin a load or a store; it ends at once, or waits (cpu->waiting). */
+void fake_cpu_read(struct fake_cpu *cpu, unsigned page);
+void fake_cpu_write(struct fake_cpu *cpu, unsigned page, uint64_t value);
+/* A signal ends the wait of a CPU. */
+void fake_cpu_kill(struct fake_cpu *cpu);
+/* The same, to the end: reader, worker and engine go on while it waits. */
+uint64_t fake_read_page(unsigned page);
+void fake_write_page(unsigned page, uint64_t value);
+
+/* What a CPU that touched the page now would see. */
+enum fake_sight { FAKE_SEES, FAKE_WAITS, FAKE_SIGSEGV, FAKE_SIGBUS };
+enum fake_sight fake_sight(unsigned page, uint64_t *value);
+/* What a driver's engine does with the library's memory; never with the program's. */
+uint64_t fake_load(uintptr_t addr);
+void fake_store(uintptr_t addr, uint64_t value);
+/* Pages of regions that hold a value; and of the program. */
+unsigned fake_count(uint64_t value);
 
 /* ---- steps of changes ---- */
 /* The nth of what is not GONE yet, oldest first; NULL. */
@@ -199,15 +301,73 @@ int fake_ctx_of(unsigned page);
 /* Say what is wrong and end the test. */
 void fake_fail(const char *fmt, ...) __attribute__((format(printf, 1, 2), noreturn));
 
+/* `op` refuses a page with err, `times` times. */
+void fake_refuse(enum fake_op op, uintptr_t addr, int err, unsigned times);
+
 /* fake_mm.c, for the table: what the calls of the system see */
+struct fake_page *fake_page(uintptr_t addr);
+/* Is there anything in the page: of its own, the file's, in swap, or a marker? */
+bool fake_is_hole(const struct fake_page *page);
+void fake_forget_page(struct fake_page *page);
+void fake_notify_range(enum os_msg_kind kind, uintptr_t start, uintptr_t end);
 bool fake_vma_at(uintptr_t addr, struct os_vma *vma);
 int fake_scan(uintptr_t start, uintptr_t end, unsigned how, struct os_run *runs, unsigned max,
 	      uintptr_t *next);
-int fake_populate(uintptr_t start, uintptr_t end, bool write);
-int fake_register(unsigned ctx, uintptr_t start, uintptr_t end);
+int fake_register(unsigned ctx, uintptr_t start, uintptr_t end, bool missing);
 int fake_unregister(unsigned ctx, uintptr_t start, uintptr_t end);
 int fake_read(unsigned ctx, struct os_msg *msgs, unsigned max);
 void fake_lock(void);
 void fake_unlock(void);
+unsigned fake_ctx_number(const struct os_ctx *ctx);
+/* Is there a message, or a kick, or a nudge? */
+bool fake_readable(void);
+void fake_perf_close(struct os_perf *perf);
+
+/* fake_threads.c, for the table: waiting, time, and the library's threads */
+void fake_wait(const uint32_t *word, uint32_t expected, uint64_t timeout_ns);
+void fake_wake_word(const uint32_t *word);
+void fake_sleep(uint64_t ns);
+uint64_t fake_now(void);
+int fake_thread_start(struct os_thread **out, const char *name, bool critical, os_thread_fn fn,
+		      void *arg);
+void fake_thread_join(struct os_thread *thread);
+int fake_run_detached(os_thread_fn fn, void *arg);
+
+/* fake_cpu.c, for the rest of the fake */
+/* Touch it, and sleep until it can be had; as populate(). */
+int fake_touch_or_wait(uintptr_t addr, bool write);
+void fake_wake(unsigned ctx, uintptr_t start, uintptr_t end);
+int fake_read_faults(unsigned ctx, struct os_msg *msgs, unsigned max);
+/* Let everybody go on once; false: nobody had anything to do. */
+bool fake_go_on(void);
+void fake_make_present(struct fake_page *page, bool write);
+
+/* fake_move.c: the table's operations that move pages */
+static inline int fake_child_fd(unsigned child, unsigned ctx)
+{
+	return 2000 + (int)(child * CONTEXTS + ctx);
+}
+
+int fake_ctx_register_missing(const struct os_ctx *ctx, uintptr_t start, uintptr_t end);
+int fake_ctx_move(const struct os_ctx *ctx, uintptr_t dst, uintptr_t src, size_t length,
+		  size_t *done);
+int fake_ctx_copy(const struct os_ctx *ctx, uintptr_t dst, uintptr_t src, size_t length,
+		  size_t *done);
+int fake_ctx_zero(const struct os_ctx *ctx, uintptr_t dst, size_t length, size_t *done);
+int fake_ctx_poison(const struct os_ctx *ctx, uintptr_t dst, size_t length, size_t *done);
+int fake_ctx_wake(const struct os_ctx *ctx, uintptr_t start, size_t length);
+int fake_child_copy(int child, uintptr_t dst, uintptr_t src, size_t length, size_t *done);
+void fake_child_close(int child);
+
+/* fake_region.c: quiet contexts and regions */
+int fake_quiet_open(struct os_ctx *ctx);
+void fake_quiet_close(struct os_ctx *ctx);
+/* The reader's thread has ended. */
+void fake_quiet_gone(void);
+void *fake_region_map(size_t length);
+void fake_region_unmap(void *region, size_t length);
+void fake_region_zap(uintptr_t start, size_t length);
+/* Those that are left: an error of the library's, unless a test has failed. */
+unsigned fake_regions_free(void);
 
 #endif

@@ -295,12 +295,14 @@ static void a_guard_page_in_the_middle(void **state)
 static int zap_13(void *arg)
 {
 	fake_dontneed(13, 1);
+	fake_reader();
 	return 0;
 }
 
 static int guard_11(void *arg)
 {
 	fake_dontneed(10, 2);
+	fake_reader();
 	fake.page[11].guard = true;
 	return 0;
 }

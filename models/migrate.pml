@@ -1,0 +1,857 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later OR BSD-2-Clause */
+/*
+ * migrate.pml - a page that leaves and comes home (docs/migration.md).
+ *
+ * Model: the page of one place A (and B, where mremap takes it, and the child's that fork
+ * makes), one frame, a CPU, a device, who migrates, pager, worker, copy engine, and threads that
+ * drop, unmap, map, move and fork. CPU, device and who migrates go on as long as they like.
+ *
+ * What a byte is worth is not counted: each copy of the page (at home, in the two
+ * buffers, in the frame, at the child's, and the zeros of a hole) says for which places it is what
+ * was last written there. A write takes that from the other copies; a copy takes it along.
+ *
+ * Checked: whoever reads, reads what was last written, or zeros after a drop (no byte lost,
+ * none returns); a page at home has no entry that says AWAY; the pager's books are true when an
+ * operation succeeds (L1); the frame is not used after it was given back; nobody waits for ever
+ * (everything that may go on for long may also stop: who waits then is a deadlock).
+ *
+ * Laws of the model: as in gate.pml. The queue to the worker is a set ("forget what you
+ * have of this place"). EAGAIN is waited for: the pager asks again by the clock. A
+ * DONTNEED drops some time between its begin and its end, and may do so twice: a page that was away
+ * when REMOVE was read, then what was written there before the zap (docs/limits.md).
+ * A device that uses system memory by its page instead of by address is the
+ * strongest: its translation follows the page into the buffer.
+ *
+ * Each MUT_ macro breaks one rule; run.sh expects spin to find the failure.
+ */
+/* The size of the world; run.sh sets others. */
+#ifndef PLACES
+#define PLACES 1
+#endif
+#ifndef DROPS
+#define DROPS 0		/* madvise(DONTNEED) */
+#endif
+#ifndef UNMAPS
+#define UNMAPS 0	/* munmap; somebody maps anew there, when he likes */
+#endif
+#ifndef REMAPS
+#define REMAPS 0	/* mremap from A to B */
+#endif
+#ifndef FORKS
+#define FORKS 0		/* raw clone(): no handler ran */
+#endif
+#ifndef FAILS
+#define FAILS 0		/* 1: copies may fail; munmap may, after it has told us */
+#endif
+#ifndef CPUS
+#define CPUS 1
+#endif
+#ifndef DEVICES
+#define DEVICES 1
+#endif
+#ifndef FETCHES
+#define FETCHES 0	/* 1: somebody calls it home */
+#endif
+#ifndef TOUCHES
+#define TOUCHES 0	/* 1: the driver's callback touches the page */
+#endif
+
+/* A copy of the page: bit s: it is right for place s. */
+#define A 0
+#define B 1
+#define KID 2		/* place A of the child */
+#define RIGHT 7
+#define DROP 8		/* it was, when somebody dropped it */
+#define THERE 16
+#define ZEROS 32	/* nobody has written to it */
+#define LOST 64		/* poison: touching it is SIGBUS */
+#define BIT(s) (1 << (s))
+#define WITHOUT(x, bits) ((x) & (127 - (bits)))
+#define DROPPED(x, bit) ((x) & (bit) -> WITHOUT(x, bit) | DROP : (x))
+byte home[2], zero = BIT(A), out, back, frame, kid;
+
+/* ---- the kernel ---- */
+#define REMOVE 1
+#define UNMAP 2
+#define REMAP 3
+#define FORK 4
+/* who sleeps until its message is read */
+#define DROPPER 0
+#define UNMAPPER 1
+#define REMAPPER 2
+#define FORKER 3
+bool mapped[2] = { true, false };
+bool token[2] = { true, false };		/* the VMA is registered with our context */
+bool missing[2];		/* for missing pages too */
+byte changing = 0;		/* mmap_changing */
+chan messages = [4] of { byte, byte, byte };	/* kind, place, who */
+bool released[4];
+bool pending[2];		/* a fault's message */
+/* who sleeps in a fault */
+#define CPU 0
+#define CALLBACK 1
+bool asleep[2];
+byte at[2];
+bool removing[2];		/* a DONTNEED of the place is between begin and zap */
+bool kid_open, kid_missing, kid_runs, kid_mapped;
+bool unread;			/* a munmap of A that the pager does not know of */
+bool kid_drop;			/* a DONTNEED and the fork were under way at one time: it may see either */
+
+/* ---- the library ---- */
+#define HOME 0
+#define AWAY 1
+#define LEAVING 2	/* MOVING, out */
+#define COMING 3	/* MOVING, home */
+byte books[2];
+bool published;			/* `asked` is: no look at it is answered */
+bool ev[2];			/* for the worker */
+bool migrate_told = true;
+bool unsettled[2];
+bool asking, newer;		/* who migrates looks who is in madvise; a REMOVE was read since */
+bool doubt[2];			/* registered MISSING, and no change was seen not to be pending since */
+bool parked[2];
+byte kind;			/* of the message that is being put into the books */
+/* requests */
+#define TAKE 1
+#define FETCH 2
+#define NEAR 3	/* take another page of that VMA: registers it whole */
+byte request, asked;
+/* transfers: one for leaving, one for coming home */
+#define FREE 0
+#define COPYING 1
+#define COPIED 2
+#define FAILED 3
+#define ENDED 4
+byte leave, leave_of, come, come_to;
+bool leave_dropped, come_dropped;
+bool come_kid;			/* for the child as well */
+
+/* the frame */
+#define TAKEN 1
+#define BUSY 2
+#define LIMBO 3
+byte fstate;
+bool ftell, ftold;		/* limbo: its event is in the queue; is done */
+bool fkid;			/* an UNMAP dropped it, and no quiet was seen since: a fork may need it */
+bool fuse;			/* which use of the frame this is */
+
+/* ---- the driver ---- */
+#define SYSTEM 1
+#define FRAME 2
+#define BUFFER 3		/* a system page that was taken from under it */
+byte tlb, tplace, answer, dplace;
+bool tuse, ause;
+bool looking, changed, homed;	/* since read_begin: the sequence; the homing log */
+
+/* ---- what is right where ---- */
+
+inline forget(bits) {
+	zero = WITHOUT(zero, bits);
+	home[A] = WITHOUT(home[A], bits);
+	home[B] = WITHOUT(home[B], bits);
+	out = WITHOUT(out, bits);
+	back = WITHOUT(back, bits);
+	frame = WITHOUT(frame, bits);
+	kid = WITHOUT(kid, bits)
+}
+
+inline drop(s) {
+	home[A] = DROPPED(home[A], BIT(s));
+	home[B] = DROPPED(home[B], BIT(s));
+	out = DROPPED(out, BIT(s));
+	back = DROPPED(back, BIT(s));
+	frame = DROPPED(frame, BIT(s));
+	zero = zero | BIT(s)
+}
+
+/* What was right for A is right for B (bits 0 and 1), or for the child too. */
+#define MOVED(x) ((x) & BIT(A) -> WITHOUT(x, BIT(A)) | BIT(B) : (x))
+#define SHARED(x) ((x) & BIT(A) -> (x) | BIT(KID) : (x))
+#define EVERYWHERE(F) zero = F(zero); out = F(out); back = F(back); frame = F(frame)
+
+/* Somebody reads or writes the page that is at home. */
+inline use_home(s) {
+	if
+	:: home[s] & LOST -> skip
+	:: else ->
+		if
+		:: removing[s] && home[s] & ZEROS ->	/* a DONTNEED has begun: it drops now */
+#ifdef STRICT
+			early = !(home[s] & BIT(s));
+#endif
+			drop(s);
+			home[s] = THERE | ZEROS | BIT(s)
+		:: else -> assert(home[s] & BIT(s))
+		fi;
+		if
+		:: true
+		:: forget(BIT(s));
+			home[s] = THERE | BIT(s)
+#ifdef STRICT
+			; late = early
+#endif
+		fi
+	fi
+}
+#ifdef STRICT
+bool early, late;
+#endif
+
+inline wake(s) {
+	asleep[CPU] = asleep[CPU] && at[CPU] != s;
+	asleep[CALLBACK] = asleep[CALLBACK] && at[CALLBACK] != s
+}
+
+/* A thread touches a place: it comes back when it has, or it is not mapped. */
+inline touch(me, s) {
+	do
+	:: atomic { !mapped[s] -> break }
+	:: atomic { mapped[s] && !home[s] && missing[s] ->
+			asleep[me] = true; at[me] = s; pending[s] = true };
+		!asleep[me]
+	:: atomic { mapped[s] && (home[s] || !missing[s]) ->
+			if
+			:: !home[s] -> home[s] = THERE | ZEROS | (zero & BIT(s))
+			:: else
+			fi;
+			use_home(s);
+			break }
+	od
+}
+
+inline place(s) {
+	if
+	:: s = A
+#if PLACES > 1
+	:: s = B
+#endif
+	fi
+}
+
+#if CPUS
+active proctype cpu()
+{
+	do
+	:: touch(CPU, A)
+#if PLACES > 1
+	:: touch(CPU, B)
+#endif
+	:: break
+	od
+}
+#endif
+
+/* ---- the pager ---- */
+
+/* The program has given up what is away of the place. */
+inline give_up(s, unmapped) {
+	if
+	:: books[s] == AWAY -> fstate = LIMBO; ftold = false; fkid = unmapped
+	:: books[s] == LEAVING -> leave_dropped = true; fkid = unmapped
+	:: books[s] == COMING -> come_dropped = true; fkid = unmapped
+	:: else
+	fi;
+	books[s] = HOME
+}
+
+inline push(s) {
+	atomic {
+		ev[s] = true;
+		ftell = (fstate == LIMBO && !ftold)
+	}
+}
+
+/* Is what is there the VMA whose pages we have? */
+#ifdef MUT_MISSING_IS_PROOF
+#define SAME(s) (mapped[s] && token[s] && missing[s])
+#else
+#define SAME(s) (mapped[s] && token[s] && missing[s] && !doubt[s])
+#endif
+
+inline apply_remap() {
+	atomic {
+#ifndef MUT_REMAP_KEEPS
+		give_up(B, true);	/* also when it brings no entry */
+#endif
+		if
+		:: books[A] && SAME(B) && !doubt[A] ->
+			books[B] = books[A];
+			if
+			:: books[A] == LEAVING -> leave_of = B
+			:: books[A] == COMING -> come_to = B
+			:: else
+			fi;
+			books[A] = HOME
+		:: else -> give_up(A, true)
+		fi
+	};
+	push(A);
+	push(B)
+}
+
+/* The buffer's or the frame's bytes, to the child. */
+inline child_copy(from) {
+	if
+	:: kid_mapped && !kid -> kid = THERE | (from & BIT(KID))
+	:: else
+	fi
+}
+
+inline begin_home(s) {
+#ifdef MUT_LOG_FIRST
+	homed = looking;
+#endif
+	books[s] = COMING;
+#if !defined MUT_LOG_FIRST && !defined MUT_LOG_LATE
+	homed = looking;
+#endif
+	atomic { come_to = s; come_dropped = false; come = COPYING }
+}
+
+#ifdef MUT_KID_GETS_DROPPED
+#define FOR_KID true
+#else
+#define FOR_KID fkid
+#endif
+inline apply_fork() {
+	if
+	:: books[A] == AWAY -> come_kid = true; begin_home(A)
+	:: books[A] == COMING -> come_kid = true
+	:: books[A] == LEAVING -> atomic { child_copy(out); kid_open = false }
+	:: else ->
+		if
+		:: fstate == LIMBO && FOR_KID && !come ->
+			come_kid = true;
+			atomic { come_dropped = true; come = COPYING }
+		:: leave && leave_dropped && FOR_KID -> atomic { child_copy(out); kid_open = false }
+		:: come && come_dropped && FOR_KID -> come_kid = true
+		:: else -> kid_open = false
+		fi
+	fi
+}
+
+inline apply() {
+	if
+	:: kind == REMOVE ->
+		atomic { unsettled[s] = true; newer = asking; give_up(s, false) };
+		push(s)
+	:: kind == UNMAP ->
+		atomic {
+			unread = unread && s != A;
+			if
+			:: SAME(s)	/* the call failed */
+			:: else -> give_up(s, true)
+			fi
+		};
+		push(s)
+#if REMAPS
+	:: kind == REMAP -> apply_remap()
+#endif
+#if FORKS
+	:: kind == FORK -> apply_fork()
+#endif
+	fi
+}
+
+inline enter() {
+	books[s] = LEAVING; leave_of = s; leave_dropped = false
+}
+
+inline register(s) {
+	if
+	:: mapped[s] && !missing[s] -> doubt[s] = true; token[s] = true; missing[s] = true
+	:: else
+	fi
+}
+
+/* Out, step 3: register; then the entry, then MOVE. */
+inline take() {
+	register(s);
+#ifndef MUT_NO_UNSETTLED
+	going = mapped[s] && !books[s] && !(home[s] & LOST) && !unsettled[s];
+#else
+	going = mapped[s] && !books[s] && !(home[s] & LOST);
+#endif
+	if
+#ifndef MUT_ENTRY_LATE
+	:: going -> enter()
+#endif
+	:: else
+	fi
+}
+
+#ifdef MUT_MOVE_ANYWAY
+#define MAY_MOVE (mapped[s] && token[s])
+#else
+#define MAY_MOVE (!changing)	/* else EAGAIN */
+#endif
+inline move_out() {
+	if
+	:: MAY_MOVE ->
+		assert(mapped[s] && token[s]);	/* L1 */
+		doubt[s] = false;
+		if
+		:: home[s] -> out = home[s]
+		:: else -> out = THERE | ZEROS | (zero & BIT(s))	/* a hole */
+		fi;
+		tlb = (tlb == SYSTEM && tplace == s -> BUFFER : tlb);
+		answer = (answer == SYSTEM && dplace == s -> BUFFER : answer);
+#ifndef MUT_COPY_AND_ZAP
+		home[s] = 0
+#endif
+	:: else -> books[s] = HOME
+	fi
+}
+
+/* The frame is free, whoever has it still. */
+inline frame_free() {
+	fstate = FREE;
+	fkid = false;
+	frame = 0
+}
+
+/* MOVE back to where it belongs; the caller has seen that no change is pending. */
+inline move_home(s, page) {
+	assert(mapped[s] && missing[s] && !home[s]);	/* L1 */
+	home[s] = page;
+	doubt[s] = false;
+	page = 0;
+	wake(s)
+}
+
+/* A dropped page stays where it is until no fork can be pending that needs it. */
+#ifdef MUT_BUFFER_EARLY
+#define QUIET true
+#else
+#define QUIET !changing
+#endif
+
+active proctype pager()
+{
+	byte s, who;
+	bool going;
+
+end:	do
+#ifndef MUT_BOOKS_LATE
+	:: atomic { nempty(messages) -> messages?kind, s, who; released[who] = true };
+		apply();
+		atomic { kind = 0; s = 0; who = 0 }
+#else
+	:: atomic { !kind && nempty(messages) -> messages?kind, s, who; released[who] = true }
+	:: kind -> apply();
+		atomic { kind = 0; s = 0; who = 0 }
+#endif
+	:: atomic { pending[A] -> pending[A] = false; parked[A] = true }
+	:: atomic { pending[B] -> pending[B] = false; parked[B] = true }
+	/* faults: zeros where we have nothing */
+#define SERVE(s) \
+	:: atomic { parked[s] && !books[s] && !changing -> \
+			if \
+			:: mapped[s] && token[s] && !home[s] -> \
+				home[s] = THERE | ZEROS | (zero & BIT(s)) \
+			:: else	/* ENOENT, EEXIST: let him look again */ \
+			fi; \
+			wake(s); \
+			parked[s] = false } \
+	:: parked[s] && books[s] == AWAY && !come -> begin_home(s) \
+	:: atomic { doubt[s] && !changing -> doubt[s] = false }
+	SERVE(A)
+	SERVE(B)
+	/* requests */
+	:: atomic { request == TAKE -> s = asked; take() };
+		if
+		:: atomic { going ->
+				move_out() };
+#ifdef MUT_COPY_AND_ZAP
+			home[s] = (out -> 0 : home[s]);
+#endif
+			atomic {
+				if
+				:: out -> leave = COPYING
+#ifdef MUT_ENTRY_LATE
+					; enter()
+#endif
+				:: else
+				fi;
+				going = false
+			}
+		:: else
+		fi;
+		atomic { s = 0; request = 0 }
+	:: atomic { request == NEAR -> register(asked); request = 0 }	/* its MOVE: EAGAIN, say */
+	:: request == FETCH && !come ->
+		if
+		:: books[asked] == AWAY -> begin_home(asked)
+		:: else
+		fi;
+		request = 0
+	/* the end of leaving */
+	:: leave >= COPIED && leave < ENDED && leave_dropped && QUIET ->
+		atomic { out = 0; frame_free(); leave = ENDED }
+	:: atomic { leave == COPIED && !leave_dropped ->
+			books[leave_of] = AWAY; fstate = BUSY; out = 0; leave = ENDED }
+	:: atomic { leave == FAILED && !leave_dropped && !changing ->
+#ifdef MUT_NOT_BACK
+			out = 0;
+#else
+			move_home(leave_of, out)
+#endif
+		};
+		atomic { books[leave_of] = HOME; frame_free(); leave = ENDED }
+	/* the end of coming home */
+	:: atomic { come >= COPIED && come_kid ->
+			child_copy(back); kid_open = false; come_kid = false }
+	:: atomic { come >= COPIED && !come_kid && come_dropped && QUIET ->
+			back = 0; frame_free(); come = FREE }
+	:: atomic { come >= COPIED && !come_kid && !come_dropped && !changing ->
+#ifdef MUT_LOG_LATE
+			homed = looking;
+#endif
+			move_home(come_to, back) };
+		atomic { books[come_to] = HOME; frame_free(); come = FREE }
+	/* limbo */
+	:: atomic { fkid && !changing -> fkid = false }
+#ifdef MUT_FREE_BEFORE_TOLD
+	:: atomic { fstate == LIMBO && !come && !changing -> frame_free() }
+#else
+	:: atomic { fstate == LIMBO && ftold && !come && QUIET -> ftold = false; frame_free() }
+#endif
+	od
+}
+
+/* ---- the worker ---- */
+
+active proctype worker()
+{
+	bool a, b, f, m;
+
+end:	do
+	:: atomic { ev[A] || ev[B] ->
+			a = ev[A]; b = ev[B]; f = ftell; m = !migrate_told;
+			ev[A] = false; ev[B] = false; ftell = false;
+			changed = looking && (changed || (dplace == A && a) || (dplace == B && b)) };
+#if TOUCHES
+		touch(CALLBACK, A);
+#endif
+		atomic {
+			if
+			:: (tplace == A && a) || (tplace == B && b) -> tlb = 0; tuse = false; tplace = 0
+			:: else
+			fi;
+			ftold = ftold || (f && fstate == LIMBO);
+			migrate_told = migrate_told || m;
+			a = false; b = false; f = false; m = false }
+	od
+}
+
+/* ---- the driver's copy engine ---- */
+
+active proctype copier()
+{
+end:	do
+	:: leave == COPYING ->
+		if
+		:: atomic { frame = out; leave = COPIED }
+#if FAILS
+		:: leave = FAILED
+#endif
+		fi
+	:: come == COPYING ->
+		atomic { tlb = (tlb == FRAME -> 0 : tlb) };	/* under the update lock */
+		if
+		:: atomic { back = frame; come = COPIED }
+#if FAILS
+		:: atomic { back = THERE | LOST; come = COPIED }
+#endif
+		fi
+	od
+}
+
+/* ---- the device ---- */
+
+#define STILL (!changing && empty(messages) && !ev[A] && !ev[B] && !removing[A] && !removing[B])
+
+inline use() {
+	if
+	:: tlb == FRAME ->
+		assert(fstate != FREE && tuse == fuse);
+		assert(frame & (RIGHT | DROP));
+		if
+		:: frame & RIGHT ->
+			if
+			:: true
+			:: who = frame & RIGHT; forget(who); frame = THERE | who; who = 0
+			fi
+		:: else
+		fi
+	:: tlb == BUFFER ->
+		if
+		:: out & RIGHT ->
+			if
+			:: true
+			:: who = out & RIGHT; forget(who); out = THERE | who; who = 0
+			fi
+		:: else -> tlb = 0
+		fi
+	:: tlb == SYSTEM && mapped[tplace] && home[tplace] -> use_home(tplace)
+	:: else
+	fi
+}
+
+/* read_begin, look, lock, read_retry, install */
+inline fault() {
+	atomic {
+		place(dplace);
+		looking = true; changed = false; homed = false;
+		token[dplace] = mapped[dplace]
+	};
+#ifdef MUT_BOOKS_FIRST
+	b = books[dplace];
+#endif
+	if
+	:: published && asked == dplace -> goto over
+	:: else
+	fi;
+	atomic {
+#ifndef MUT_BOOKS_FIRST
+		b = books[dplace];
+#endif
+		if
+		:: b == AWAY -> answer = FRAME; ause = fuse
+		:: b == HOME && home[dplace] -> answer = SYSTEM
+		:: else -> goto over
+		fi
+	};
+	atomic {
+		if
+#ifdef MUT_NO_LOG
+		:: !changed ->
+#else
+		:: !changed && !homed ->
+#endif
+			tlb = answer; tuse = ause; tplace = dplace
+		:: else
+		fi;
+		goto over
+	};
+over:	atomic {
+		looking = false; changed = false; homed = false;
+		answer = 0; ause = false; dplace = 0; b = 0
+	}
+}
+
+#if DEVICES
+active proctype device()
+{
+	byte who, b;
+
+	do
+	:: atomic { tlb -> use() }
+	:: mapped[A] || mapped[B] -> fault()
+	:: break
+	od
+}
+#endif
+
+/* ---- who migrates ---- */
+
+active proctype migrator()
+{
+	do
+	:: atomic { fstate == FREE && leave == FREE ->
+			fstate = TAKEN; fuse = !fuse;
+			place(asked);
+			published = true;
+			token[asked] = mapped[asked];	/* it is mirrored */
+#ifndef MUT_NO_MIGRATE
+			ev[asked] = true; migrate_told = false
+#endif
+		};
+		atomic { migrate_told -> newer = false; asking = true };
+		atomic {
+			if
+			:: !removing[A] && !removing[B] ->	/* all seen outside madvise */
+				unsettled[asked] = unsettled[asked] && newer
+			:: true
+			fi;
+			newer = false;
+			asking = false;
+			request = TAKE
+		};
+		atomic { !request ->
+			if
+			:: !leave -> fstate = FREE; published = false
+			:: else
+			fi };
+		if
+		:: atomic { leave == ENDED -> leave = FREE; published = false }
+		:: !published
+		fi
+#if UNMAPS
+	:: atomic { place(asked); request = NEAR };
+		!request
+#endif
+#if FETCHES
+	:: atomic { place(asked); request = FETCH };
+		!request
+#endif
+	:: break
+	od
+}
+
+/* ---- the program's changes ---- */
+
+inline notify(kind, s, me) {
+	messages!kind, s, me;
+	atomic { released[me] -> released[me] = false; changing-- }
+}
+
+#if DROPS
+active proctype dropper()
+{
+	byte n = DROPS, s;
+	bool told;
+
+	do
+	:: atomic { n -> n--; place(s);
+			if
+			:: mapped[s] -> told = token[s]; changing = changing + told; removing[s] = true;
+				kid_drop = kid_drop || (kid_open && !kid_runs)
+			:: else
+			fi };
+		if
+		:: told -> notify(REMOVE, s, DROPPER)
+		:: else
+		fi;
+		atomic {
+			if
+			:: mapped[s] && removing[s] ->
+#ifdef STRICT
+				assert(!late);
+				early = false;
+#endif
+				home[s] = 0; drop(s)
+			:: else
+			fi;
+			removing[s] = false; told = false }
+	:: break
+	od
+}
+#endif
+
+#if UNMAPS
+active proctype unmapper()
+{
+	byte n = UNMAPS, s;
+	bool told;
+
+	do
+	:: atomic { n -> n--; place(s);
+			if
+			:: mapped[s] ->
+				told = token[s];
+				unread = told && s == A;
+				changing = changing + told;
+				if
+#if FAILS
+				:: true
+#endif
+				:: home[s] = 0; drop(s); zero = WITHOUT(zero, BIT(s));
+					mapped[s] = false; token[s] = false; missing[s] = false
+				fi
+			:: else
+			fi };
+		if
+		:: told -> notify(UNMAP, s, UNMAPPER)
+		:: else
+		fi;
+		told = false
+	:: break
+	od
+}
+
+active proctype mapper()
+{
+end:	do
+	:: atomic { !mapped[A] -> mapped[A] = true; zero = zero | BIT(A) }
+#if PLACES > 1
+	:: atomic { !mapped[B] -> mapped[B] = true; zero = zero | BIT(B) }
+#endif
+	od
+}
+#endif
+
+#if REMAPS
+active proctype remapper()
+{
+	bool told;
+
+end:	atomic {
+		mapped[A] && !mapped[B] ->
+		told = token[A];
+		changing = changing + 2 * told;
+		home[B] = MOVED(home[A]); home[A] = 0;
+		zero = WITHOUT(zero, BIT(B));
+		EVERYWHERE(MOVED);
+		mapped[B] = true; token[B] = token[A]; missing[B] = missing[A];
+		mapped[A] = false; token[A] = false; missing[A] = false
+	};
+	if
+	:: told -> notify(REMAP, A, REMAPPER); notify(UNMAP, A, REMAPPER)
+	:: else
+	fi
+}
+#endif
+
+#if FORKS
+active proctype forker()
+{
+	bool told;
+
+	atomic {
+#ifndef MUT_FORK_OVER_NEW
+		!fkid && !unread ->	/* a limit: docs/limits.md */
+#endif
+		told = token[A];
+		changing = changing + told;
+		kid_mapped = mapped[A]; kid_missing = missing[A]; kid_open = told;
+		kid_drop = removing[A];
+		EVERYWHERE(SHARED);
+		kid = (home[A] -> SHARED(home[A]) : 0)
+	};
+	if
+	:: told -> notify(FORK, A, FORKER)
+	:: else
+	fi;
+	kid_runs = true
+}
+
+active proctype child()
+{
+end:	kid_runs;
+	atomic {
+		!kid_mapped || kid || !kid_missing || !kid_open ->	/* else it waits in a fault */
+		if
+		:: kid_mapped && !kid -> kid = THERE | ZEROS | (zero & BIT(KID))
+		:: else
+		fi;
+		assert(!kid_mapped || kid & (BIT(KID) | LOST) || (kid & ZEROS && kid_drop))
+	}
+}
+#endif
+
+/*
+ * While no change is pending: one owner (what is at home has no entry that says it is away), and
+ * what the books say, at home, a hole, or the frame, is right.
+ */
+#define KNOWN(s) (mapped[s] && !changing && !kind && !removing[s])
+#define TWICE(s) (KNOWN(s) && home[s] && books[s] == AWAY)
+#define WRONG(s) (KNOWN(s) && !((home[s] -> home[s] : \
+	(books[s] == HOME -> zero : (books[s] == AWAY -> frame : BIT(s)))) & (BIT(s) | LOST)))
+
+active proctype owner()
+{
+end:	atomic { TWICE(A) || TWICE(B) || WRONG(A) || WRONG(B) ->
+		assert(!TWICE(A) && !TWICE(B));
+		assert(!WRONG(A) && !WRONG(B)) }
+}

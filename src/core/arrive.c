@@ -1,0 +1,304 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later OR BSD-2-Clause */
+/*
+ * arrive - home: from frames into the address space.
+ *
+ *	MOVING; homing log; to_host (stops the device, copies); MOVE; erase
+ *
+ * The driver's lock, which to_host takes, comes after both: a look that began before the log
+ * is found out by read_retry under that lock, one that began after it finds MOVING.
+ */
+#include <errno.h>
+#include <sys/mman.h>
+
+#include "core/pager.h"
+
+void homing_log(struct hmm *hmm, uintptr_t start, uintptr_t end)
+{
+	struct pager *pager = hmm->pager;
+	struct homing *slot = &pager->homing[pager->homing_seq % HOMING_LOG];
+
+	slot->start = start;
+	slot->end = end;
+	atomic_fetch_add(&pager->homing_seq, 1);
+}
+
+bool homing_changed(const struct hmm *hmm, uint64_t since, uintptr_t start, uintptr_t end)
+{
+	const struct pager *pager = hmm->pager;
+	uint64_t seq;
+
+	if (!pager)
+		return false;
+	seq = pager->homing_seq;
+	/* One less than there are slots: the next one may be being written. */
+	if (seq - since >= HOMING_LOG - 1)
+		return true;
+	for (uint64_t i = since; i < seq; i++) {
+		const struct homing *slot = &pager->homing[i % HOMING_LOG];
+
+		if (slot->start < end && slot->end > start)
+			return true;
+	}
+	return pager->homing_seq - since >= HOMING_LOG - 1;
+}
+
+static bool is_host(const struct hmm_devmem *devmem)
+{
+	return devmem->options.host_frames;
+}
+
+static uintptr_t frame_host(const struct hmm_devmem *devmem, uint64_t frame)
+{
+	return devmem->region[devmem->frame[frame].ctx] + frame * PAGE;
+}
+
+static uintptr_t fresh_slot(const struct hmm_transfer *t, uintptr_t addr)
+{
+	return t->hmm->pager->fresh + t->index * BLOCK + (addr & (BLOCK - 1));
+}
+
+/* Pages that the driver copies to are there before. */
+static int make_fresh(struct hmm_transfer *t)
+{
+	unsigned i = 0;
+
+	while (i < t->n) {
+		unsigned first = i++;
+		int err;
+
+		while (i < t->n && t->page[i].host == t->page[i - 1].host + PAGE)
+			i++;
+		err = t->hmm->os->populate(t->page[first].host, t->page[i - 1].host + PAGE, true);
+		if (err)
+			return err;
+	}
+	return 0;
+}
+
+/* Which pages go: of one devmem and one context, the first one's. */
+static bool may_come(struct hmm_transfer *t, uint64_t entry, enum transfer_why why)
+{
+	enum book_state state = book_state(entry);
+	struct hmm_devmem *devmem;
+
+	if (state != BOOK_AWAY && state != BOOK_COHERENT)
+		return false;
+	devmem = t->hmm->pager->devmem[book_devmem(entry)];
+	if (!t->devmem) {
+		t->devmem = devmem;
+		t->ctx = book_ctx(entry);
+	}
+	if (devmem != t->devmem || book_ctx(entry) != t->ctx)
+		return false;
+	return !devmem->frame[book_frame(entry)].locked;
+}
+
+static void collect(struct hmm_transfer *t, uintptr_t start, uintptr_t end,
+		    enum transfer_why why)
+{
+	uint64_t entry;
+
+	for (uintptr_t at = start; books_next(t->hmm, &at, end, &entry); at += PAGE) {
+		struct moving *page = &t->page[t->n];
+
+		if (!may_come(t, entry, why))
+			continue;
+		*page = (struct moving){ .addr = at, .frame = book_frame(entry),
+					 .is = PAGE_BUFFER };
+		page->host = is_host(t->devmem) ? frame_host(t->devmem, page->frame)
+						: fresh_slot(t, at);
+		t->n++;
+	}
+}
+
+static int come(struct hmm_transfer *t, enum transfer_why why)
+{
+	struct hmm_devmem *devmem = t->devmem;
+	bool coherent = devmem->options.type == HMM_DEVMEM_COHERENT;
+	int err = 0;
+
+	if (!is_host(devmem) && !coherent && !devmem->lost)
+		err = make_fresh(t);
+	if (err)
+		return err;
+	t->why = why;
+	t->next = 0;
+	/* The books first: a look that begins after the log must not find AWAY any more. */
+	for (unsigned i = 0; i < t->n; i++)
+		books_set(t->hmm, t->page[i].addr, book_moving(t->ctx, t->index, i));
+	homing_log(t->hmm, t->page[0].addr, t->page[t->n - 1].addr + PAGE);
+	transfer_start(t);
+	return (int)t->n;
+}
+
+int arrive_begin(struct hmm *hmm, uintptr_t start, uintptr_t end, enum transfer_why why)
+{
+	struct hmm_transfer *t = transfer_claim(hmm);
+	int n = 0;
+
+	if (!t)
+		return -EAGAIN;
+	collect(t, start, end, why);
+	if (t->n)
+		n = come(t, why);
+	if (n <= 0)
+		transfer_free(t);
+	return n;
+}
+
+/* How many pages from `page` on lie in a row, at both ends. */
+static unsigned in_a_row(const struct moving *page, unsigned pages)
+{
+	unsigned n = 1;
+
+	while (n < pages && page[n].is == page->is && page[n].addr == page->addr + n * PAGE &&
+	       page[n].host == page->host + n * PAGE)
+		n++;
+	return n;
+}
+
+bool belongs(struct hmm *hmm, unsigned ctx, uintptr_t page)
+{
+	return vmas_has_token(hmm, page) &&
+	       !hmm->os->ctx_register(&hmm->os_ctx[ctx], page, page + PAGE);
+}
+
+/*
+ * COPY goes where MOVE refuses: a mapping that became read-only, or whose permission or lock differ,
+ * a page of the buffer that somebody pins. But it does not look whose the mapping is.
+ */
+static int put_copy(struct hmm *hmm, unsigned ctx, const struct moving *page, size_t *bytes)
+{
+	int err;
+
+	if (!belongs(hmm, ctx, page->addr))
+		return hmm->os->ctx_probe(&hmm->os_ctx[ctx]) ? -EAGAIN : -ENOENT;
+	err = hmm->os->ctx_copy(&hmm->os_ctx[ctx], page->addr, page->host, PAGE, bytes);
+	if (!err)
+		trash(hmm, page->host, PAGE);
+	return err;
+}
+
+/* ENOENT: the place is gone. EEXIST: a guard page was put there, which drops what was
+ * below. What we do not know keeps the bytes, and is tried again. */
+int arrive_put(struct hmm *hmm, unsigned ctx, struct moving *page, unsigned pages,
+	       unsigned *done)
+{
+	const struct os_ops *os = hmm->os;
+	unsigned n = in_a_row(page, pages);
+	size_t bytes = 0;
+	int err = os->ctx_move(&hmm->os_ctx[ctx], page->addr, page->host, n * PAGE, &bytes);
+
+	if ((err == -EINVAL || err == -EBUSY) && !bytes)
+		err = put_copy(hmm, ctx, page, &bytes);
+	*done = bytes ? (unsigned)(bytes / PAGE) : 1;
+	if (bytes || err == -ENOENT || err == -EEXIST)
+		return bytes ? 0 : err;
+	return err ? -EAGAIN : 0;
+}
+
+/* The frame's page has left it, or was dropped; `page` stays in a host frame in that case. */
+static void let_go(struct hmm_transfer *t, struct moving *page)
+{
+	struct hmm_devmem *devmem = t->devmem;
+	bool dropped = page->is == PAGE_DROPPED;
+	struct limbo_entry entry = { .devmem = devmem, .frame = page->frame,
+				     .number = page->number, .addr = page->addr, .ctx = t->ctx,
+				     .host = dropped && is_host(devmem),
+				     .unmapped = dropped && page->unmapped };
+
+	if (dropped || devmem->frame[page->frame].held)
+		limbo_add(t->hmm, &entry);
+	else
+		frame_give(devmem, page->frame);
+	page->is = PAGE_NONE;
+}
+
+static void arrived(struct hmm_transfer *t, unsigned first, unsigned n)
+{
+	for (unsigned i = first; i < first + n; i++) {
+		books_erase(t->hmm, t->page[i].addr);
+		let_go(t, &t->page[i]);
+	}
+	if (t->why == WHY_FAULT)
+		atomic_fetch_add(&t->devmem->count.cpu_fault_pages, n);
+	else
+		atomic_fetch_add(&t->devmem->count.to_host, n);
+}
+
+/* Touching it is SIGBUS: it never reads as zeros. */
+static int poison(struct hmm_transfer *t, struct moving *page)
+{
+	size_t done = 0;
+	int err = -ENOENT;
+
+	if (belongs(t->hmm, t->ctx, page->addr))
+		err = t->hmm->os->ctx_poison(&t->hmm->os_ctx[t->ctx], page->addr, PAGE, &done);
+	else if (t->hmm->os->ctx_probe(&t->hmm->os_ctx[t->ctx]))
+		err = -EAGAIN;
+	if (err == -EAGAIN)
+		return err;
+	atomic_fetch_add(&t->devmem->count.lost, 1);
+	t->hmm->os->ctx_wake(&t->hmm->os_ctx[t->ctx], page->addr, PAGE);
+	return 0;
+}
+
+/* Where nothing was copied the page is here, whatever the driver says. */
+static bool failed(const struct hmm_transfer *t, unsigned i)
+{
+	return t->page[i].err && !is_host(t->devmem) &&
+	       t->devmem->options.type != HMM_DEVMEM_COHERENT;
+}
+
+/* One page, or several in a row, at t->next. */
+static int put_next(struct hmm_transfer *t)
+{
+	struct moving *page = &t->page[t->next];
+	struct hmm *hmm = t->hmm;
+	unsigned n = 1;
+	int err = 0;
+
+	if (page->is == PAGE_NONE) {
+		t->next++;
+		return 0;
+	}
+	if (page->is == PAGE_DROPPED) {
+		let_go(t, page);
+		t->next++;
+		return 0;
+	}
+	if (failed(t, t->next)) {
+		err = poison(t, page);
+	} else if (t->devmem->options.type != HMM_DEVMEM_COHERENT) {
+		unsigned row = 1;
+
+		while (t->next + row < t->n && !failed(t, t->next + row))
+			row++;
+		err = arrive_put(hmm, t->ctx, page, row, &n);
+	}
+	if (err == -EAGAIN || err == -ENOMEM)
+		return -EAGAIN;
+	parked_forget(hmm, page->addr, page->addr + n * PAGE);
+	if (err) { /* there is no such place any more, or a guard page */
+		page->is = PAGE_DROPPED;
+		page->number = 0;
+		books_erase(hmm, page->addr);
+		atomic_fetch_add(&t->devmem->count.dropped, 1);
+		hmm->os->ctx_wake(&hmm->os_ctx[t->ctx], page->addr, PAGE);
+		return 0;
+	}
+	arrived(t, t->next, n);
+	t->next += n;
+	return 0;
+}
+
+int arrive_finish(struct hmm_transfer *t)
+{
+	while (t->next < t->n)
+		if (put_next(t)) {
+			pager_again(t->hmm);
+			return -EAGAIN;
+		}
+	transfer_free(t);
+	return 0;
+}

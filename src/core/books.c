@@ -1,0 +1,43 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later OR BSD-2-Clause */
+/*
+ * books - where the pages are that are not at home.
+ *
+ * The pager writes, anybody reads without a lock: an entry is one word, and a leaf of the
+ * table is never freed while the mirror lives.
+ */
+#include "core/pager.h"
+#include "util/ptable_next.h"
+
+uint64_t book_away(enum book_state state, unsigned ctx, unsigned devmem, uint64_t frame)
+{
+	return (uint64_t)state << BOOK_STATE_SHIFT | (uint64_t)ctx << BOOK_CTX_SHIFT |
+	       (uint64_t)devmem << HMM_PFN_DEVMEM_SHIFT | frame;
+}
+
+uint64_t book_moving(unsigned ctx, unsigned transfer, unsigned index)
+{
+	return (uint64_t)BOOK_MOVING << BOOK_STATE_SHIFT | (uint64_t)ctx << BOOK_CTX_SHIFT |
+	       (transfer * BLOCK_PAGES + index);
+}
+
+uint64_t books_get(const struct hmm *hmm, uintptr_t page)
+{
+	const struct pager *pager = hmm->pager;
+
+	return pager ? uhmm_ptable_lookup(&pager->books, page) : 0;
+}
+
+int books_set(struct hmm *hmm, uintptr_t page, uint64_t entry)
+{
+	return uhmm_ptable_set(&hmm->pager->books, page, entry);
+}
+
+void books_erase(struct hmm *hmm, uintptr_t page)
+{
+	uhmm_ptable_clear(&hmm->pager->books, page, page + PAGE);
+}
+
+bool books_next(struct hmm *hmm, uintptr_t *at, uintptr_t end, uint64_t *entry)
+{
+	return ptable_next(&hmm->pager->books, at, end, entry);
+}

@@ -1,0 +1,258 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later OR BSD-2-Clause */
+/*
+ * dropped - events and pages that are not at home.
+ *
+ * REMOVE takes the entries at once: the page is given up, whatever comes after.
+ *
+ * UNMAP does not say that the mapping is gone (the call may have failed), and REMAP may be read
+ * after the end of what it made, or before the next move of it. So both only put the
+ * range on the list of what is to be judged; REMAP first brings the entries to where the pages
+ * belong now, if they belong anywhere.
+ *
+ * Judging: look whose the mapping is, then ask whether a change of the context is pending. If not,
+ * nothing has happened since the look that we have not read: the verdict is true. Else
+ * it is asked again after the next read. Nothing can move there meanwhile (EAGAIN), and no
+ * look of a device is answered (judging()).
+ *
+ * The mapping is the one that the entries are of if it is registered with their context, MISSING
+ * (smaps), and not by a REGISTER of ours that may have hit its successor (missing_proves).
+ */
+#include <errno.h>
+
+#include "core/pager.h"
+
+/* The page at `addr` is the program's no more: entry away, bytes to limbo. */
+static void drop(struct hmm *hmm, uintptr_t addr, uint64_t entry, uint64_t number,
+		 bool unmapped)
+{
+	struct pager *pager = hmm->pager;
+	struct hmm_devmem *devmem;
+	struct hmm_transfer *t;
+
+	books_erase(hmm, addr);
+	if (book_state(entry) == BOOK_MOVING) {
+		t = &pager->transfer[book_transfer(entry)];
+		t->page[book_index(entry)].is = PAGE_DROPPED;
+		t->page[book_index(entry)].number = number;
+		t->page[book_index(entry)].unmapped = unmapped;
+		devmem = t->devmem;
+	} else {
+		devmem = pager->devmem[book_devmem(entry)];
+		limbo_add(hmm, &(struct limbo_entry){
+			.devmem = devmem, .frame = book_frame(entry), .number = number,
+			.addr = addr, .ctx = book_ctx(entry), .unmapped = unmapped,
+			.host = devmem->options.host_frames && book_state(entry) == BOOK_AWAY });
+	}
+	atomic_fetch_add(&devmem->count.dropped, 1);
+}
+
+void dropped_remove(struct hmm *hmm, unsigned ctx, uintptr_t start, uintptr_t end,
+		    uint64_t number)
+{
+	uint64_t entry;
+
+	unsettled_add(hmm, start, end);
+	for (uintptr_t at = start; books_next(hmm, &at, end, &entry); at += PAGE)
+		if (book_ctx(entry) == ctx)
+			drop(hmm, at, entry, number, false);
+}
+
+/* ---- the list ---- */
+
+static void judge_add(struct hmm *hmm, unsigned ctx, uintptr_t start, uintptr_t end,
+		      uint64_t number)
+{
+	struct pager *pager = hmm->pager;
+	uintptr_t at = start;
+	uint64_t entry;
+
+	if (!books_next(hmm, &at, end, &entry))
+		return;
+	for (unsigned i = 0; i < JUDGE; i++) {
+		struct to_judge *j = &pager->judge[i];
+		bool last = i == JUDGE - 1;
+
+		/* The last one takes all that finds no room. */
+		if (j->end && !last)
+			continue;
+		j->start = j->end && j->start < start ? j->start : start;
+		j->ctx = j->end && j->ctx != ctx ? CONTEXTS : ctx;
+		j->number = number;
+		j->end = j->end > end ? j->end : end;
+		atomic_fetch_add(&pager->judging, 1);
+		return;
+	}
+}
+
+bool judging(const struct hmm *hmm, uintptr_t start, uintptr_t end)
+{
+	const struct pager *pager = hmm->pager;
+
+	if (!pager || !pager->judging)
+		return false;
+	for (unsigned i = 0; i < JUDGE; i++)
+		if (pager->judge[i].end > start && pager->judge[i].start < end)
+			return true;
+	return false;
+}
+
+/* Until where a verdict holds. */
+struct verdict {
+	uintptr_t end;
+	bool alive;
+};
+
+static struct verdict look_at(struct hmm *hmm, unsigned ctx, uintptr_t page)
+{
+	struct verdict v = { .end = page + PAGE };
+	struct os_vma vma;
+	unsigned flags = 0;
+
+	if (hmm->os->vma_find_fast(&hmm->mm, page, &vma) || vma.start > page)
+		return v;
+	v.end = vma.end;
+	v.alive = belongs(hmm, ctx, page) && missing_proves(hmm, ctx, page) &&
+		  !hmm->os->vma_flags(page, &flags) && (flags & OS_VMA_MISSING);
+	return v;
+}
+
+/* One verdict, and what follows from it. -EAGAIN: a change is pending, it may not be true. */
+static int judge_piece(struct hmm *hmm, const struct to_judge *j, uintptr_t *at)
+{
+	uint64_t entry = books_get(hmm, *at);
+	unsigned ctx = book_ctx(entry);
+	struct verdict v = look_at(hmm, ctx, *at);
+	uintptr_t end = v.end < j->end ? v.end : j->end;
+
+	if (hmm->os->ctx_probe(&hmm->os_ctx[ctx]))
+		return -EAGAIN;
+	for (; books_next(hmm, at, end, &entry); *at += PAGE)
+		if (!v.alive && book_ctx(entry) == ctx)
+			drop(hmm, *at, entry, j->number, true);
+		else if (book_ctx(entry) != ctx)
+			break; /* another one's: a verdict of its own */
+	return 0;
+}
+
+static int judge_one(struct hmm *hmm, struct to_judge *j)
+{
+	uintptr_t at = j->start;
+	uint64_t entry;
+
+	while (books_next(hmm, &at, j->end, &entry)) {
+		if (j->ctx != CONTEXTS && book_ctx(entry) != j->ctx)
+			at += PAGE;
+		else if (judge_piece(hmm, j, &at))
+			return -EAGAIN;
+	}
+	return 0;
+}
+
+void judge_all(struct hmm *hmm)
+{
+	struct pager *pager = hmm->pager;
+	unsigned left = 0;
+
+	if (!pager->judging)
+		return;
+	for (unsigned i = 0; i < JUDGE; i++) {
+		struct to_judge *j = &pager->judge[i];
+
+		if (!j->end)
+			continue;
+		if (!judge_one(hmm, j))
+			j->end = 0;
+		else
+			left++;
+	}
+	pager->judging = left;
+	if (left)
+		pager_again(hmm);
+}
+
+/* ---- UNMAP, REMAP ---- */
+
+void dropped_unmap(struct hmm *hmm, unsigned ctx, uintptr_t start, uintptr_t end,
+		   uint64_t number)
+{
+	judge_add(hmm, ctx, start, end, number);
+}
+
+static void rekey(struct hmm *hmm, uintptr_t from, uintptr_t to, uint64_t entry,
+		  uint64_t number)
+{
+	struct pager *pager = hmm->pager;
+
+	/* Without memory for it the page has no place: it is as good as unmapped. */
+	if (books_set(hmm, to, entry)) {
+		drop(hmm, from, entry, number, true);
+		return;
+	}
+	books_erase(hmm, from);
+	if (book_state(entry) == BOOK_MOVING)
+		pager->transfer[book_transfer(entry)].page[book_index(entry)].addr = to;
+	else
+		pager->devmem[book_devmem(entry)]->frame[book_frame(entry)].addr = to;
+}
+
+static void move_unsettled(struct hmm *hmm, const struct os_msg *msg)
+{
+	struct pager *pager = hmm->pager;
+	unsigned n = pager->unsettled_n;
+
+	for (unsigned i = 0; i < n && i < pager->unsettled_n; i++) {
+		const struct unsettled one = pager->unsettled[i];
+		uintptr_t start = one.start > msg->start ? one.start : msg->start;
+		uintptr_t end = one.end < msg->end ? one.end : msg->end;
+
+		if (start < end)
+			unsettled_add(hmm, start - msg->start + msg->to,
+				      end - msg->start + msg->to);
+	}
+}
+
+/* What was at the destination went with the move; but what another context has there may have come
+ * after what was moved had gone on. */
+static void clear_destination(struct hmm *hmm, unsigned ctx, uintptr_t start, uintptr_t end,
+			      uint64_t number)
+{
+	uint64_t entry;
+
+	for (uintptr_t at = start; books_next(hmm, &at, end, &entry); at += PAGE)
+		if (book_ctx(entry) == ctx || !belongs(hmm, book_ctx(entry), at))
+			drop(hmm, at, entry, number, true);
+}
+
+void dropped_remap(struct hmm *hmm, unsigned ctx, const struct os_msg *msg, uint64_t number)
+{
+	uintptr_t to_end = msg->to + (msg->end - msg->start);
+	uint64_t entry;
+
+	clear_destination(hmm, ctx, msg->to, to_end, number);
+	move_unsettled(hmm, msg);
+	for (uintptr_t at = msg->start; books_next(hmm, &at, msg->end, &entry); at += PAGE) {
+		uintptr_t to = at - msg->start + msg->to;
+
+		if (book_ctx(entry) != ctx)
+			continue;
+		if (books_get(hmm, to))
+			drop(hmm, at, entry, number, true);
+		else
+			rekey(hmm, at, to, entry, number);
+	}
+	judge_add(hmm, ctx, msg->to, to_end, number);
+}
+
+/* They are of something that left without a message (docs/limits.md). */
+void dropped_strangers(struct hmm *hmm, uintptr_t start, uintptr_t end)
+{
+	struct verdict v = { 0 };
+	uint64_t entry;
+
+	for (uintptr_t at = start; books_next(hmm, &at, end, &entry); at += PAGE) {
+		if (at >= v.end)
+			v = look_at(hmm, book_ctx(entry), at);
+		if (!v.alive)
+			drop(hmm, at, entry, 0, true);
+	}
+}

@@ -1,0 +1,373 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later OR BSD-2-Clause */
+/*
+ * leave - out: from the address space into frames.
+ *
+ *	take: register MISSING, MOVING, MOVE to the buffer	(or straight into host frames)
+ *	commit: the device has the bytes: AWAY
+ *	return: the rest goes home, the buffer is discarded
+ *
+ * Each step goes on where it stopped (t->next) when a change was pending, after that
+ * has been read.
+ */
+#include <errno.h>
+#include <sys/mman.h>
+
+#include "core/pager.h"
+
+static bool coherent(const struct hmm_transfer *t)
+{
+	return t->devmem->options.type == HMM_DEVMEM_COHERENT;
+}
+
+/* One contiguous writable piece of private anonymous memory, as it is now. */
+static int check_vma(struct hmm_transfer *t, struct os_vma *vma)
+{
+	struct hmm *hmm = t->hmm;
+
+	if (hmm->os->vma_find(&hmm->mm, t->start, vma) || vma->start > t->start ||
+	    vma->end < t->end)
+		return -ESTALE;
+	if (vma->shared || vma->inode || vma->kind == OS_VMA_SPECIAL || vma->page_size > PAGE ||
+	    vma->prot != (PROT_READ | PROT_WRITE))
+		return -ESTALE;
+	return 0;
+}
+
+/*
+ * A region that is registered with the context: MOVE asks that of its destination, and answers
+ * EAGAIN then while a change of that context is pending. Not MISSING: a hole in it, touched
+ * by mistake or by mlockall(), shall not wait for us.
+ */
+static int region_ready(struct hmm *hmm, unsigned ctx, _Atomic uintptr_t *region, size_t size)
+{
+	uintptr_t at;
+	int err;
+
+	if (*region)
+		return 0;
+	at = (uintptr_t)hmm->os->region_map(size);
+	if (!at)
+		return -ENOMEM;
+	err = hmm->os->ctx_register(&hmm->os_ctx[ctx], at, at + size);
+	if (err)
+		hmm->os->region_unmap((void *)at, size);
+	else
+		*region = at;
+	return err;
+}
+
+static size_t frames_size(const struct hmm_devmem *devmem)
+{
+	return (devmem->options.frames * PAGE + BLOCK - 1) & ~(BLOCK - 1);
+}
+
+static int buffers_ready(struct hmm_transfer *t)
+{
+	int err = pager_quiet(t->hmm);
+
+	if (err || coherent(t))
+		return err;
+	if (t->devmem->options.host_frames)
+		err = region_ready(t->hmm, t->ctx, &t->devmem->region[t->ctx],
+				   frames_size(t->devmem));
+	return err ? err : region_ready(t->hmm, t->ctx, &t->hmm->pager->stage[t->ctx],
+					TRANSFERS * BLOCK);
+}
+
+static uintptr_t slot(const struct hmm_transfer *t, const struct moving *page)
+{
+	if (t->devmem->options.host_frames && page->frame != NO_FRAME)
+		return t->devmem->region[t->ctx] + page->frame * PAGE;
+	return t->hmm->pager->stage[t->ctx] + t->index * BLOCK + (page->addr & (BLOCK - 1));
+}
+
+/* What must not leave now: away already, or its DONTNEED may not have zapped yet. */
+static bool may_leave(struct hmm_transfer *t, struct moving *page)
+{
+	page->err = 0;
+	if (page->kept)
+		page->err = -EPERM;
+	else if (books_get(t->hmm, page->addr))
+		page->err = -EALREADY;
+	else if (unsettled_has(t->hmm, page->addr))
+		page->err = -EINPROGRESS;
+	return !page->err;
+}
+
+/* From t->next on: pages in a row at both ends; their entries are written. */
+static unsigned mark_row(struct hmm_transfer *t)
+{
+	unsigned n = 0;
+
+	while (t->next + n < t->n) {
+		struct moving *page = &t->page[t->next + n];
+
+		if (n && (page->addr != page[-1].addr + PAGE ||
+			  slot(t, page) != page[-1].host + PAGE))
+			break;
+		if (!may_leave(t, page))
+			break;
+		if (books_set(t->hmm, page->addr,
+			      book_moving(t->ctx, t->index, t->next + n))) {
+			page->err = -ENOMEM;
+			break;
+		}
+		page->host = slot(t, page);
+		page->is = PAGE_BUFFER;
+		n++;
+	}
+	return n;
+}
+
+static void unmark(struct hmm_transfer *t, unsigned first, unsigned n)
+{
+	for (unsigned i = first; i < first + n; i++) {
+		books_erase(t->hmm, t->page[i].addr);
+		t->page[i].is = PAGE_NONE;
+	}
+}
+
+/* Of what was moved: what was never there, or is the zero page. */
+static void find_holes(struct hmm_transfer *t, unsigned first, unsigned n)
+{
+	uintptr_t start = t->page[first].host, end = start + n * PAGE, at = start, next;
+	struct os_run runs[32];
+
+	for (unsigned i = first; i < first + n; i++)
+		t->page[i].is = PAGE_HOLE;
+	while (at < end) {
+		int got = t->hmm->os->scan(&t->hmm->mm, at, end, 0, runs, 32, &next);
+
+		if (got < 0) /* then all of it counts as pages: a hole is copied as zeros */
+			runs[0] = (struct os_run){ at, end, OS_PAGE_PRESENT }, got = 1, next = end;
+		for (int r = 0; r < got; r++)
+			for (uintptr_t p = runs[r].start; p < runs[r].end; p += PAGE)
+				if ((runs[r].flags & (OS_PAGE_PRESENT | OS_PAGE_SWAPPED)) &&
+				    !(runs[r].flags & OS_PAGE_ZERO))
+					t->page[first + (p - start) / PAGE].is = PAGE_BUFFER;
+		at = next;
+	}
+}
+
+/* One row. 0 go on; -EAGAIN. */
+static int take_row(struct hmm_transfer *t)
+{
+	unsigned n = mark_row(t), moved;
+	struct hmm *hmm = t->hmm;
+	size_t done = 0;
+	int err;
+
+	if (!n) {
+		t->next++; /* page->err says why */
+		return 0;
+	}
+	err = hmm->os->ctx_move(&hmm->os_ctx[t->ctx], t->page[t->next].host,
+				t->page[t->next].addr, n * PAGE, &done);
+	/* Something touched the buffer: it goes, and the next try finds it empty. */
+	if (err == -EEXIST && !trash(hmm, t->page[t->next].host + done, PAGE))
+		err = -EAGAIN;
+	moved = (unsigned)(done / PAGE);
+	unmark(t, t->next + moved, n - moved);
+	if (moved)
+		find_holes(t, t->next, moved);
+	t->next += moved;
+	if (err == -EAGAIN)
+		return err;
+	if (err)
+		t->page[t->next++].err = err;
+	return 0;
+}
+
+/* The device owns what stays where it is. */
+static void take_coherent(struct hmm_transfer *t)
+{
+	for (; t->next < t->n; t->next++)
+		if (may_leave(t, &t->page[t->next]))
+			t->page[t->next].is = PAGE_BUFFER;
+}
+
+/* Is all of it registered as the list says? A change that nobody told (limits) shows here. */
+static int check_token(struct hmm_transfer *t)
+{
+	struct os_run run;
+	uintptr_t next;
+
+	for (uintptr_t at = t->start; at < t->end; at = next)
+		if (t->hmm->os->scan(&t->hmm->mm, at, t->end, OS_SCAN_CHECK, &run, 1, &next) < 0)
+			return -ESTALE;
+	return 0;
+}
+
+static int take_prepare(struct hmm_transfer *t)
+{
+	struct hmm *hmm = t->hmm;
+	struct os_vma vma;
+	int err = check_vma(t, &vma);
+
+	if (!err && hmm->pager->forking)
+		err = -EBUSY;
+	if (!err)
+		err = missing_register(hmm, t->ctx, vma.start, vma.end);
+	if (!err && check_token(t)) {
+		missing_forget(hmm, t->ctx, vma.start, vma.end);
+		err = -ESTALE;
+	}
+	return err ? err : buffers_ready(t);
+}
+
+int leave_take(struct hmm_transfer *t)
+{
+	int err = take_prepare(t);
+
+	if (err == -EAGAIN) {
+		pager_again(t->hmm);
+		return err;
+	}
+	/* What was taken before it changed is taken. */
+	if (err)
+		return t->next ? 0 : err;
+	if (coherent(t))
+		take_coherent(t);
+	while (t->next < t->n)
+		if (take_row(t)) {
+			pager_again(t->hmm);
+			return -EAGAIN;
+		}
+	return 0;
+}
+
+static uint32_t now_us(const struct hmm_transfer *t)
+{
+	return (uint32_t)(t->hmm->os->now() / 1000);
+}
+
+static void own(struct hmm_transfer *t, struct moving *page)
+{
+	struct hmm_devmem *devmem = t->devmem;
+	struct frame *frame = &devmem->frame[page->frame];
+	enum book_state state = coherent(t) ? BOOK_COHERENT : BOOK_AWAY;
+
+	frame->ctx = (uint8_t)t->ctx;
+	frame->since = now_us(t);
+	frame->locked = t->exclusive;
+	frame->addr = page->addr;
+	if (books_set(t->hmm, page->addr,
+		      book_away(state, t->ctx, devmem->id, page->frame)))
+		return; /* coherent, and no memory: the page stays the program's alone */
+	page->is = PAGE_GONE;
+	atomic_fetch_add(&devmem->count.to_device, 1);
+}
+
+/* Without a page in it a host frame would fault under the device. */
+static int fill_hole(struct hmm_transfer *t, struct moving *page)
+{
+	size_t done;
+	int err = t->hmm->os->ctx_zero(&t->hmm->os_ctx[t->ctx], page->host, PAGE, &done);
+
+	return err == -EEXIST ? 0 : err;
+}
+
+/* Three steps with host frames: the page goes from the buffer into the frame it was given. */
+static int into_frame(struct hmm_transfer *t, struct moving *page)
+{
+	uintptr_t to = t->devmem->region[t->ctx] + page->frame * PAGE;
+	size_t done;
+	int err;
+
+	if (page->host == to)
+		return 0;
+	err = t->hmm->os->ctx_move(&t->hmm->os_ctx[t->ctx], to, page->host, PAGE, &done);
+	if (!err)
+		page->host = to;
+	return err;
+}
+
+int leave_commit(struct hmm_transfer *t)
+{
+	for (; t->next < t->n; t->next++) {
+		struct moving *page = &t->page[t->next];
+
+		if (page->is != PAGE_BUFFER && page->is != PAGE_HOLE)
+			continue;
+		if (page->frame == NO_FRAME || page->err) {
+			atomic_fetch_add(&t->devmem->count.failed, page->err != 0);
+			continue;
+		}
+		if (t->devmem->options.host_frames)
+			page->err = into_frame(t, page);
+		if (!page->err && page->is == PAGE_HOLE && t->devmem->options.host_frames)
+			page->err = fill_hole(t, page);
+		if (page->err == -EAGAIN) {
+			page->err = 0;
+			pager_again(t->hmm);
+			return -EAGAIN;
+		}
+		if (!page->err)
+			own(t, page);
+	}
+	return 0;
+}
+
+/* A page that the program gave up while it was on its way. */
+static int bury(struct hmm_transfer *t, struct moving *page)
+{
+	/* A child whose FORK is not read yet may want it. */
+	if (page->unmapped && t->hmm->os->ctx_probe(&t->hmm->os_ctx[t->ctx]))
+		return -EAGAIN;
+	if (t->devmem->options.host_frames && page->frame != NO_FRAME && trash(t->hmm, page->host, PAGE))
+		return -EAGAIN;
+	page->is = PAGE_NONE;
+	return 0;
+}
+
+static int return_next(struct hmm_transfer *t)
+{
+	struct moving *page = &t->page[t->next];
+	struct hmm *hmm = t->hmm;
+	unsigned n = 1;
+	int err = 0;
+
+	switch (page->is) {
+	case PAGE_DROPPED:
+		err = bury(t, page);
+		break;
+	case PAGE_BUFFER:
+		err = coherent(t) ? 0 : arrive_put(hmm, t->ctx, page, t->n - t->next, &n);
+		if (err == -EAGAIN)
+			return err;
+		parked_forget(hmm, page->addr, page->addr + n * PAGE);
+		if (err) /* no such place any more, or a guard page on it */
+			hmm->os->ctx_wake(&hmm->os_ctx[t->ctx], page->addr, PAGE);
+		if (!coherent(t))
+			unmark(t, t->next, n);
+		err = 0;
+		break;
+	case PAGE_HOLE:
+		unmark(t, t->next, 1);
+		break;
+	case PAGE_NONE:
+	case PAGE_GONE:
+		break;
+	}
+	if (!err)
+		t->next += n;
+	return err;
+}
+
+int leave_return(struct hmm_transfer *t)
+{
+	struct hmm *hmm = t->hmm;
+
+	while (t->next < t->n)
+		if (return_next(t)) {
+			pager_again(hmm);
+			return -EAGAIN;
+		}
+	if (hmm->pager->stage[t->ctx] && !coherent(t) &&
+	    trash(hmm, hmm->pager->stage[t->ctx] + t->index * BLOCK, BLOCK)) {
+		pager_again(hmm);
+		return -EAGAIN;
+	}
+	transfer_unpublish(t);
+	return 0;
+}

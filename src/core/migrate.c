@@ -1,0 +1,419 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later OR BSD-2-Clause */
+/*
+ * migrate - the one-call migrations, and what all migrations begin with.
+ *
+ * The thread that migrates does what may wait: it mirrors the VMA, takes frames, publishes the
+ * range, tells the devices through the worker, and hands the transfer to the pager. What
+ * the pager could not take it makes ready (writes to pages that are shared with a child, waits
+ * until DONTNEED calls are over) and asks once more.
+ */
+#include <errno.h>
+#include <sys/mman.h>
+
+#include "core/migrate.h"
+
+#define ROUNDS 6u
+#define CALL_NS UINT64_C(10000000000)
+/* CPU time after which a thread is surely out of a zap that it was in, and how long we wait. */
+#define SETTLE_BUDGET_NS UINT64_C(5000000)
+#define SETTLE_TIMEOUT_NS UINT64_C(500000000)
+
+int migrate_check(struct hmm_devmem *devmem)
+{
+	int err;
+
+	if (!devmem)
+		return error_say(-EINVAL, "the devmem is NULL");
+	err = hmm_check_sleep(devmem->hmm);
+	if (!err && (devmem->lost || devmem->ending))
+		err = error_say(-ENODEV, "the device is lost, or being removed");
+	return err;
+}
+
+bool migrate_can_move(const struct os_vma *vma)
+{
+	return !vma->shared && !vma->inode && vma->kind != OS_VMA_SPECIAL &&
+	       vma->page_size == PAGE && vma->prot == (PROT_READ | PROT_WRITE);
+}
+
+int migrate_ctx(struct hmm *hmm, uintptr_t at, unsigned *ctx)
+{
+	for (unsigned tries = 0; tries < 16; tries++) {
+		struct mirrored m;
+		struct os_vma vma;
+		int err = hmm->os->vma_find(&hmm->mm, at, &vma);
+
+		if (err || vma.start > at)
+			return -EFAULT;
+		if (vmas_next(hmm, at, at + PAGE, &m) && m.start <= vma.start &&
+		    m.end >= vma.end) {
+			*ctx = m.ctx;
+			return 0;
+		}
+		err = vmas_mirror(hmm, &vma);
+		if (err && err != -EAGAIN && err != -EINVAL)
+			return err;
+	}
+	return -EBUSY;
+}
+
+struct hmm_transfer *migrate_claim(struct hmm_devmem *devmem, unsigned ctx)
+{
+	struct hmm *hmm = devmem->hmm;
+	struct pager *pager = hmm->pager;
+	struct hmm_transfer *t;
+
+	for (;;) {
+		uint32_t freed = pager->freed;
+
+		/* Some are left for faults. */
+		t = transfers_free(hmm) > TRANSFERS / 4 ? transfer_claim(hmm) : NULL;
+		if (t)
+			break;
+		hmm->os->wait((const uint32_t *)&pager->freed, freed, 1000000);
+	}
+	t->out = true;
+	t->devmem = devmem;
+	t->ctx = ctx;
+	t->why = WHY_OUT;
+	return t;
+}
+
+int migrate_tell(struct hmm_transfer *t, uintptr_t start, uintptr_t end)
+{
+	struct hmm *hmm = t->hmm;
+	struct event event = { .kind = EVENT_MIGRATE, .start = start, .end = end,
+			       .to = (uintptr_t)t->devmem->options.owner };
+
+	transfer_publish(t, start, end);
+	return worker_wait(hmm, &hmm->side_queue, side_push(hmm, &event)) ? 0 : hmm_check(hmm);
+}
+
+/* While a fork brings everything home nothing leaves. */
+static void wait_forks(struct hmm *hmm)
+{
+	uint32_t forking;
+
+	while ((forking = hmm->pager->forking))
+		hmm->os->wait((const uint32_t *)&hmm->pager->forking, forking, 10000000);
+}
+
+int migrate_settle(struct hmm *hmm)
+{
+	struct request settled = { .kind = REQUEST_SETTLED, .number = hmm->pager->removes };
+	int err = hmm->os->madvise_settled(SETTLE_BUDGET_NS, SETTLE_TIMEOUT_NS);
+
+	return err ? err : request_do(hmm, &settled);
+}
+
+/* What comes of the pages that stayed. -EAGAIN: ask again; else why they stay, 0 none. */
+int migrate_prepare_again(struct hmm_transfer *t)
+{
+	struct hmm *hmm = t->hmm;
+	bool settle = false, again = false;
+	int err = 0;
+
+	for (unsigned i = 0; i < t->n; i++) {
+		const struct moving *page = &t->page[i];
+
+		if (page->is == PAGE_GONE || page->err == -EALREADY)
+			continue;
+		if (page->err == -EINPROGRESS)
+			settle = true;
+		else if (page->err == -EBUSY && !hmm->os->populate(page->addr, page->addr + PAGE,
+								  true))
+			again = true;
+		else if (page->err == -EIO || page->err == -ENOMEM)
+			err = page->err; /* all others just stay */
+	}
+	if (settle && migrate_settle(hmm))
+		return -EBUSY;
+	return settle || again ? -EAGAIN : err;
+}
+
+void migrate_give_back(struct hmm_transfer *t)
+{
+	for (unsigned i = 0; i < t->n; i++)
+		if (t->page[i].is != PAGE_GONE && t->page[i].frame != NO_FRAME) {
+			frame_give(t->devmem, t->page[i].frame);
+			t->page[i].frame = NO_FRAME;
+		}
+}
+
+/* ---- one call ---- */
+
+/* Which pages are not there yet, and frames for them. */
+static int fill(struct hmm_transfer *t, uintptr_t start, uintptr_t end)
+{
+	struct hmm *hmm = t->hmm;
+	bool critical = hmm->os->critical(start, end);
+	uint64_t frames[BLOCK_PAGES];
+	unsigned n = 0, got;
+
+	for (uintptr_t at = start; at < end; at += PAGE) {
+		enum book_state state = book_state(books_get(hmm, at));
+
+		if (state != BOOK_HOME || (critical && hmm->os->critical(at, at + PAGE)))
+			continue;
+		t->page[n++] = (struct moving){ .addr = at };
+	}
+	if (!n)
+		return critical ? -EBUSY : 0;
+	got = frames_take(t->devmem, frames, n, t->page[0].addr >> OS_PAGE_SHIFT);
+	for (unsigned i = 0; i < got; i++)
+		t->page[i].frame = frames[i];
+	atomic_fetch_add(&t->devmem->count.declined, n - got);
+	t->n = got;
+	return got ? 0 : -ENOSPC;
+}
+
+/* Pages of another devmem come home first. */
+static int others_home(struct hmm_devmem *devmem, uintptr_t start, uintptr_t end)
+{
+	struct hmm *hmm = devmem->hmm;
+	struct request home = { .kind = REQUEST_HOME, .start = start, .end = end };
+
+	home.deadline = hmm->os->now() + CALL_NS;
+	for (uintptr_t at = start; at < end; at += PAGE) {
+		uint64_t entry = books_get(hmm, at);
+
+		if (book_state(entry) == BOOK_MOVING ||
+		    (entry && book_devmem(entry) != devmem->id))
+			return request_do(hmm, &home);
+	}
+	return 0;
+}
+
+/* One round. 0, -EAGAIN there is more to try, or why not. */
+static int move_once(struct hmm_devmem *devmem, uintptr_t start, uintptr_t end, bool exclusive,
+		     uint64_t *frame)
+{
+	struct request out = { .kind = REQUEST_OUT };
+	struct hmm *hmm = devmem->hmm;
+	struct hmm_transfer *t;
+	unsigned ctx;
+	int err = migrate_ctx(hmm, start, &ctx);
+
+	if (err)
+		return err;
+	t = migrate_claim(devmem, ctx);
+	t->exclusive = exclusive;
+	err = fill(t, start, end);
+	if (!err && t->n) {
+		out.transfer = t;
+		err = migrate_tell(t, start, end);
+		if (!err)
+			err = request_do(hmm, &out);
+		if (!err)
+			err = migrate_prepare_again(t);
+		if (frame && t->page[0].is == PAGE_GONE)
+			*frame = t->page[0].frame;
+	}
+	migrate_give_back(t);
+	transfer_free(t);
+	return err;
+}
+
+/* A piece of one VMA and one block. */
+static int move_piece(struct hmm_devmem *devmem, uintptr_t start, uintptr_t end, bool exclusive,
+		      uint64_t *frame)
+{
+	struct hmm *hmm = devmem->hmm;
+	int err = -EAGAIN;
+
+	for (unsigned round = 0; round < ROUNDS; round++) {
+		wait_forks(hmm);
+		err = others_home(devmem, start, end);
+		if (!err)
+			err = move_once(devmem, start, end, exclusive, frame);
+		if (err == -ESTALE || !err || (err != -EAGAIN && !hmm->pager->forking))
+			break;
+	}
+	return err == -EAGAIN ? -EBUSY : err;
+}
+
+static uint64_t count_there(const struct hmm_devmem *devmem, uintptr_t start, uintptr_t end)
+{
+	uint64_t n = 0;
+
+	for (uintptr_t at = start; at < end; at += PAGE) {
+		uint64_t entry = books_get(devmem->hmm, at);
+		enum book_state state = book_state(entry);
+
+		n += (state == BOOK_AWAY || state == BOOK_COHERENT) &&
+		     book_devmem(entry) == devmem->id;
+	}
+	return n;
+}
+
+/* The end of what was dealt with. *err: the first reason why something stays. */
+static uintptr_t move_next(struct hmm_devmem *devmem, uintptr_t at, uintptr_t end, int *err,
+			   uint64_t *there, bool *mapped)
+{
+	uintptr_t stop = (at & ~(BLOCK - 1)) + BLOCK;
+	struct hmm *hmm = devmem->hmm;
+	struct os_vma vma;
+	int one = 0;
+
+	stop = stop < end ? stop : end;
+	if (hmm->os->vma_find(&hmm->mm, at, &vma) || vma.start >= end)
+		return end;
+	if (vma.start > at)
+		return vma.start;
+	*mapped = true;
+	stop = stop < vma.end ? stop : vma.end;
+	if (arena_owns(at, stop))
+		one = -EBUSY;
+	else if (migrate_can_move(&vma))
+		one = move_piece(devmem, at, stop, false, NULL);
+	*there += count_there(devmem, at, stop);
+	if (!*err)
+		*err = one;
+	return stop;
+}
+
+static int say_why(int err)
+{
+	switch (err) {
+	case -ENOSPC:
+		return error_say(err, "no frame of the devmem is free: evict some");
+	case -ESTALE:
+	case -EBUSY:
+		return error_say(-EBUSY, "the pages are the library's or libc's own, pinned, shared, "
+					 "or change all the time: they stay in system memory");
+	case -EFAULT:
+		return error_say(-EINVAL, "nothing is mapped there");
+	case -EINVAL:
+		return error_say(-EBUSY, "the page cannot be moved: locked, or its permission is not "
+					 "read and write");
+	case -EIO:
+		return error_say(err, "the driver could not copy");
+	default:
+		return err;
+	}
+}
+
+int64_t hmm_migrate_to_device(struct hmm_devmem *devmem, uintptr_t start, size_t length)
+{
+	uintptr_t end = start + length;
+	uint64_t there = 0;
+	bool mapped = false;
+	int err = migrate_check(devmem), why = 0;
+
+	if (err)
+		return err;
+	if (!length || end < start || ((start | length) & (PAGE - 1)))
+		return error_say(-EINVAL, "the range is empty or not aligned to pages");
+	for (uintptr_t at = start; at < end && why != -ENODEV && why != -ENOSPC;)
+		at = move_next(devmem, at, end, &why, &there, &mapped);
+	if (!mapped)
+		return error_say(-EINVAL, "nothing is mapped there");
+	if (devmem->lost)
+		return error_say(-ENODEV, "the device was lost meanwhile: what was moving stayed");
+	return there || !why ? (int64_t)there : say_why(why);
+}
+
+int64_t hmm_migrate_to_host(struct hmm *hmm, uintptr_t start, size_t length)
+{
+	struct request home = { .kind = REQUEST_HOME, .start = PAGE_DOWN(start),
+				.end = start + length };
+	int err = hmm_check_sleep(hmm);
+
+	if (err)
+		return err;
+	if (home.end < start)
+		return error_say(-EINVAL, "the range wraps around the end of the address space");
+	if (!hmm->pager || !length)
+		return 0;
+	home.deadline = hmm->os->now() + CALL_NS;
+	err = request_do(hmm, &home);
+	return err ? error_say(err, "pages are locked by a device, or still on their way")
+		   : (int64_t)home.moved;
+}
+
+int64_t hmm_devmem_evict(struct hmm_devmem *devmem, uint64_t first, uint64_t count)
+{
+	struct request evict = { .kind = REQUEST_EVICT, .devmem = devmem, .start = first };
+	int err = devmem ? hmm_check_sleep(devmem->hmm) : -EINVAL;
+
+	if (err)
+		return err;
+	if (first >= devmem->options.frames)
+		return error_say(-EINVAL, "the devmem has no such frame");
+	if (count > devmem->options.frames - first)
+		count = devmem->options.frames - first;
+	evict.end = first + count;
+	evict.deadline = devmem->hmm->os->now() + CALL_NS;
+	err = request_do(devmem->hmm, &evict);
+	return err ? error_say(err, "frames are locked, or still on their way")
+		   : (int64_t)evict.moved;
+}
+
+/* ---- exclusive ---- */
+
+/* Is it a page that a device can have for itself? */
+static int check_exclusive(struct hmm *hmm, uintptr_t page)
+{
+	struct os_vma vma;
+
+	if (hmm->os->vma_find(&hmm->mm, page, &vma) || vma.start > page ||
+	    !(vma.prot & PROT_READ))
+		return error_say(-EFAULT, "nothing readable is mapped there");
+	if (vma.shared || vma.inode || vma.kind == OS_VMA_SPECIAL)
+		return error_say(-EOPNOTSUPP, "only private anonymous memory can be exclusive");
+	if (!(vma.prot & PROT_WRITE))
+		return error_say(-EPERM, "the mapping is read-only");
+	if (!migrate_can_move(&vma) || arena_owns(page, page + PAGE) ||
+	    hmm->os->critical(page, page + PAGE))
+		return error_say(-EBUSY, "the page cannot be moved");
+	return 0;
+}
+
+static int try_exclusive(struct hmm_devmem *devmem, uintptr_t page, uint64_t *frame)
+{
+	struct request lock = { .kind = REQUEST_LOCK, .devmem = devmem, .start = page };
+	struct hmm *hmm = devmem->hmm;
+	int err;
+
+	if (books_get(hmm, page) && !request_do(hmm, &lock)) {
+		*frame = lock.moved;
+		return 0;
+	}
+	err = hmm->os->populate(page, page + PAGE, true);
+	if (!err)
+		err = move_piece(devmem, page, page + PAGE, true, frame);
+	return err;
+}
+
+int hmm_make_exclusive(struct hmm_devmem *devmem, uintptr_t addr, uint64_t *frame)
+{
+	uintptr_t page = PAGE_DOWN(addr);
+	uint64_t got = NO_FRAME;
+	int err = migrate_check(devmem);
+
+	if (!err && (!frame || !devmem->options.host_frames))
+		err = error_say(-EINVAL, "exclusive pages need a devmem of host frames");
+	for (unsigned round = 0; !err && got == NO_FRAME && round < ROUNDS; round++) {
+		err = check_exclusive(devmem->hmm, page);
+		if (!err)
+			err = try_exclusive(devmem, page, &got);
+		if (err == -EBUSY || err == -ESTALE || err == -EFAULT)
+			err = round + 1 < ROUNDS ? 0 : err;
+	}
+	if (!err && got == NO_FRAME)
+		err = -EBUSY;
+	if (err == -EFAULT || err == -EOPNOTSUPP || err == -EPERM)
+		return err;
+	if (err)
+		return say_why(err);
+	*frame = got;
+	return 0;
+}
+
+void hmm_exclusive_release(struct hmm_devmem *devmem, uint64_t frame)
+{
+	if (!devmem || frame >= devmem->options.frames)
+		return;
+	devmem->frame[frame].locked = 0;
+	devmem->hmm->os->reader_nudge(devmem->hmm->os_ctx);
+}

@@ -1,0 +1,27 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later OR BSD-2-Clause */
+/*
+ * migrate - what the one-call migrations (migrate.c) and the three steps (setup.c) share.
+ */
+#ifndef UHMM_CORE_MIGRATE_H
+#define UHMM_CORE_MIGRATE_H
+
+#include "core/pager.h"
+
+/* 0; -EINVAL; -ENODEV lost; as hmm_check_sleep(). */
+int migrate_check(struct hmm_devmem *devmem);
+/* Private anonymous memory that MOVE takes. */
+bool migrate_can_move(const struct os_vma *vma);
+/* Mirror the VMA at `at`; its context. */
+int migrate_ctx(struct hmm *hmm, uintptr_t at, unsigned *ctx);
+/* A transfer out; sleeps until one is free. */
+struct hmm_transfer *migrate_claim(struct hmm_devmem *devmem, unsigned ctx);
+/* Publish, and tell every device; they have forgotten the range on return. */
+int migrate_tell(struct hmm_transfer *t, uintptr_t start, uintptr_t end);
+/* Every madvise call whose REMOVE was read is over. */
+int migrate_settle(struct hmm *hmm);
+/* Unshare, settle. -EAGAIN: what stayed could move now; 0; why it cannot. */
+int migrate_prepare_again(struct hmm_transfer *t);
+/* Frames of pages that did not become the device's. */
+void migrate_give_back(struct hmm_transfer *t);
+
+#endif

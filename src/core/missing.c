@@ -1,0 +1,220 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later OR BSD-2-Clause */
+/*
+ * missing - VMAs that are registered MISSING: whole, so that the program's mremap of the
+ * whole works, and for as long as something of them is away.
+ *
+ * Laws:
+ * - the list has what was registered and has not been touched by an event since; it may lack
+ *   what is registered, never have what is not;
+ * - REGISTER does not look whether a change is pending. Done while one is, it may have hit the
+ *   VMA that came after the one we mean. A probe that says "quiet" *after* it proves that
+ *   no change from before is unread; until then the range is in doubt, and the flag
+ *   in smaps proves nothing there. What is on the list already is not registered again, so
+ *   what has pages away does not come into doubt.
+ * - back to plain: the reader unregisters, inside an odd sequence of the gate, so that a fence
+ *   which follows a change that nobody told us waits for the event that says so.
+ */
+#include <errno.h>
+
+#include "core/pager.h"
+
+/* How long all is home before a VMA goes back to plain, and how often that is looked at. */
+#define HOME_NS UINT64_C(200000000)
+#define TRIM_NS UINT64_C(50000000)
+
+/* The end of what the list has from `at` on; `at` if nothing. */
+static uintptr_t covered(const struct pager *pager, unsigned ctx, uintptr_t at)
+{
+	for (unsigned i = 0; i < pager->missing_n; i++) {
+		const struct missing *m = &pager->missing[i];
+
+		if (m->ctx == ctx && m->start <= at && at < m->end) {
+			at = m->end;
+			i = -1u; /* from the start: another may go on there */
+		}
+	}
+	return at;
+}
+
+/* Where the list begins again at or above `at`. */
+static uintptr_t uncovered(const struct pager *pager, unsigned ctx, uintptr_t at, uintptr_t end)
+{
+	for (unsigned i = 0; i < pager->missing_n; i++) {
+		const struct missing *m = &pager->missing[i];
+
+		if (m->ctx == ctx && m->start > at && m->start < end)
+			end = m->start;
+	}
+	return end;
+}
+
+/* A change is pending: how sure is what was just registered? Full: everything is in doubt. */
+static void doubt_add(struct pager *pager, unsigned ctx, uintptr_t start, uintptr_t end)
+{
+	struct doubt *d = &pager->doubt[pager->doubts];
+
+	if (pager->doubts == DOUBTS) {
+		d = &pager->doubt[0];
+		*d = (struct doubt){ .end = UINTPTR_MAX, .ctx = CONTEXTS };
+		pager->doubts = 1;
+		return;
+	}
+	*d = (struct doubt){ .start = start, .end = end, .ctx = ctx };
+	pager->doubts++;
+}
+
+static void doubt_settle(struct hmm *hmm)
+{
+	struct pager *pager = hmm->pager;
+	unsigned kept = 0;
+
+	for (unsigned i = 0; i < pager->doubts; i++) {
+		const struct doubt *d = &pager->doubt[i];
+		bool quiet = true;
+
+		for (unsigned c = 0; c < CONTEXTS; c++)
+			if (d->ctx == c || d->ctx == CONTEXTS)
+				quiet &= !hmm->os->ctx_probe(&hmm->os_ctx[c]);
+		if (!quiet)
+			pager->doubt[kept++] = *d;
+	}
+	pager->doubts = kept;
+}
+
+bool missing_proves(const struct hmm *hmm, unsigned ctx, uintptr_t page)
+{
+	const struct pager *pager = hmm->pager;
+
+	for (unsigned i = 0; i < pager->doubts; i++) {
+		const struct doubt *d = &pager->doubt[i];
+
+		if (d->start <= page && page < d->end && (d->ctx == ctx || d->ctx == CONTEXTS))
+			return false;
+	}
+	return true;
+}
+
+static int register_piece(struct hmm *hmm, unsigned ctx, uintptr_t start, uintptr_t end)
+{
+	struct pager *pager = hmm->pager;
+	int err;
+
+	/* Without room on the list it would be registered, and in doubt, each time. */
+	if (pager->missing_n == MISSING_VMAS)
+		return -ENOSPC;
+	dropped_strangers(hmm, start, end);
+	err = hmm->os->ctx_register_missing(&hmm->os_ctx[ctx], start, end);
+	if (err)
+		return err;
+	if (hmm->os->ctx_probe(&hmm->os_ctx[ctx]))
+		doubt_add(pager, ctx, start, end);
+	pager->missing[pager->missing_n++] =
+		(struct missing){ .start = start, .end = end, .ctx = ctx };
+	return 0;
+}
+
+int missing_register(struct hmm *hmm, unsigned ctx, uintptr_t start, uintptr_t end)
+{
+	struct pager *pager = hmm->pager;
+	int err = 0;
+
+	doubt_settle(hmm);
+	for (uintptr_t at = covered(pager, ctx, start); at < end && !err;
+	     at = covered(pager, ctx, at))
+		err = register_piece(hmm, ctx, at, uncovered(pager, ctx, at, end));
+	return err;
+}
+
+void missing_forget(struct hmm *hmm, unsigned ctx, uintptr_t start, uintptr_t end)
+{
+	struct pager *pager = hmm->pager;
+	unsigned n = pager->missing_n;
+
+	for (unsigned i = 0; i < n; i++) {
+		struct missing *m = &pager->missing[i], whole = *m;
+
+		if (m->ctx != ctx || m->start >= end || m->end <= start)
+			continue;
+		m->end = m->start; /* empty: swept below */
+		if (whole.start < start) {
+			m->start = whole.start;
+			m->end = start;
+		}
+		/* Without room the rest is registered again when it is needed. */
+		if (whole.end > end && pager->missing_n < MISSING_VMAS) {
+			pager->missing[pager->missing_n] = whole;
+			pager->missing[pager->missing_n++].start = end;
+		}
+	}
+	n = 0;
+	for (unsigned i = 0; i < pager->missing_n; i++)
+		if (pager->missing[i].start < pager->missing[i].end)
+			pager->missing[n++] = pager->missing[i];
+	pager->missing_n = n;
+}
+
+static bool all_home(struct hmm *hmm, const struct missing *m)
+{
+	uintptr_t at = m->start;
+	uint64_t entry;
+
+	return !books_next(hmm, &at, m->end, &entry);
+}
+
+/* Unregister, and tell the worker that the map and the devices have to forget it. */
+static void make_plain(struct hmm *hmm, const struct missing *m)
+{
+	struct gate *gate = &hmm->gate[m->ctx];
+	struct event event = { .kind = EVENT_PLAIN, .start = m->start, .end = m->end };
+
+	atomic_fetch_add(&gate->seq, 1);
+	if (!hmm->os->ctx_unregister(&hmm->os_ctx[m->ctx], m->start, m->end))
+		queue_push(&gate->queue, &event);
+	atomic_fetch_add(&gate->seq, 1);
+	if (gate->seq_waiters)
+		hmm->os->wake((const uint32_t *)&gate->seq);
+	worker_wake(hmm);
+}
+
+/* Adjoining pieces of one VMA go together: a piece would leave it split. */
+static bool stands_alone(const struct pager *pager, const struct missing *m)
+{
+	for (unsigned i = 0; i < pager->missing_n; i++) {
+		const struct missing *other = &pager->missing[i];
+
+		if (other != m && other->ctx == m->ctx &&
+		    (other->end == m->start || other->start == m->end) && !other->home_since)
+			return false;
+	}
+	return true;
+}
+
+void missing_trim(struct hmm *hmm)
+{
+	struct pager *pager = hmm->pager;
+	uint64_t now = hmm->os->now();
+	unsigned kept = 0;
+
+	if (!pager->missing_n || now - pager->trimmed < TRIM_NS)
+		return;
+	pager->trimmed = now;
+	for (unsigned i = 0; i < pager->missing_n; i++) {
+		struct missing *m = &pager->missing[i];
+
+		if (!all_home(hmm, m))
+			m->home_since = 0;
+		else if (!m->home_since)
+			m->home_since = now;
+	}
+	for (unsigned i = 0; i < pager->missing_n; i++) {
+		struct missing m = pager->missing[i];
+
+		if (m.home_since && now - m.home_since >= HOME_NS &&
+		    stands_alone(pager, &pager->missing[i]) &&
+		    !hmm->os->ctx_probe(&hmm->os_ctx[m.ctx]))
+			make_plain(hmm, &m);
+		else
+			pager->missing[kept++] = m;
+	}
+	pager->missing_n = kept;
+}

@@ -1,0 +1,263 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later OR BSD-2-Clause */
+/*
+ * request - what other threads ask of the pager.
+ *
+ * A thread claims a slot, posts it, nudges the reader and sleeps. The slots are the
+ * arena's: the pager never looks at the asking thread's stack, which may be away itself.
+ */
+#include <errno.h>
+
+#include "core/pager.h"
+
+static struct request *claim(struct hmm *hmm)
+{
+	struct pager *pager = hmm->pager;
+
+	for (;;) {
+		uint32_t freed = pager->freed;
+
+		for (unsigned i = 0; i < REQUESTS; i++) {
+			uint32_t free = REQUEST_FREE;
+
+			if (atomic_compare_exchange_strong(&pager->request[i].state, &free,
+							   REQUEST_CLAIMED))
+				return &pager->request[i];
+		}
+		hmm->os->wait((const uint32_t *)&pager->freed, freed, 0);
+	}
+}
+
+static void post(struct request *r, const struct request *want)
+{
+	r->kind = want->kind;
+	r->transfer = want->transfer;
+	r->devmem = want->devmem;
+	r->start = want->start;
+	r->end = want->end;
+	r->number = want->number;
+	r->deadline = want->deadline;
+	r->fork = want->fork;
+	r->begun = false;
+	r->moved = 0;
+	r->err = 0;
+	r->state = REQUEST_POSTED;
+}
+
+int request_do(struct hmm *hmm, struct request *want)
+{
+	struct pager *pager = hmm->pager;
+	struct request *r = claim(hmm);
+
+	post(r, want);
+	atomic_fetch_add(&pager->posted, 1);
+	hmm->os->reader_nudge(hmm->os_ctx);
+	while (r->state == REQUEST_POSTED)
+		hmm->os->wait((const uint32_t *)&r->state, REQUEST_POSTED, 0);
+	want->moved = r->moved;
+	want->err = r->err;
+	r->state = REQUEST_FREE;
+	atomic_fetch_add(&pager->freed, 1);
+	hmm->os->wake((const uint32_t *)&pager->freed);
+	return want->err;
+}
+
+static int run_out(struct request *r)
+{
+	struct hmm_transfer *t = r->transfer;
+	int err;
+
+	if (t->state == TRANSFER_CLAIMED) {
+		err = leave_take(t);
+		if (err == -EAGAIN)
+			return err;
+		r->err = err;
+		t->next = 0;
+		t->state = TRANSFER_TAKEN;
+		if (!err)
+			transfer_start(t);
+		transfers_look(t->hmm);
+	}
+	if (t->state == TRANSFER_COPYING)
+		return -EAGAIN;
+	if (t->state == TRANSFER_COPIED) {
+		if (leave_commit(t))
+			return -EAGAIN;
+		t->next = 0;
+		t->state = TRANSFER_TAKEN;
+	}
+	return leave_return(t);
+}
+
+static int run_take(struct request *r)
+{
+	struct hmm_transfer *t = r->transfer;
+	int err = leave_take(t);
+
+	if (err == -EAGAIN)
+		return err;
+	r->err = err;
+	t->next = 0;
+	t->state = TRANSFER_TAKEN;
+	return 0;
+}
+
+static int run_commit(struct request *r)
+{
+	struct hmm_transfer *t = r->transfer;
+
+	if (leave_commit(t))
+		return -EAGAIN;
+	t->next = 0;
+	return 0;
+}
+
+/* Of isolated pages that a driver has out and a fork needs: back, and not the driver's. */
+static int abort_taken(struct hmm *hmm)
+{
+	int err = 0;
+
+	for (unsigned i = 0; i < TRANSFERS; i++) {
+		struct hmm_transfer *t = &hmm->pager->transfer[i];
+
+		if (t->state != TRANSFER_TAKEN || !t->out || !t->devmem)
+			continue;
+		t->next = 0;
+		err |= leave_return(t);
+		t->next = 0;
+	}
+	return err ? -EAGAIN : 0;
+}
+
+static bool wanted(const struct request *r, uint64_t entry)
+{
+	if (book_state(entry) == BOOK_MOVING)
+		return !r->devmem || r->devmem->hmm->pager->transfer[book_transfer(entry)].devmem ==
+					     r->devmem;
+	return !r->devmem || book_devmem(entry) == r->devmem->id;
+}
+
+/* Start all that can be started. How many pages are not at home yet. */
+static uint64_t home_step(struct hmm *hmm, struct request *r)
+{
+	uint64_t entry, left = 0;
+
+	for (uintptr_t at = r->start; books_next(hmm, &at, r->end, &entry); at += PAGE) {
+		uintptr_t end = (at & ~(BLOCK - 1)) + BLOCK;
+		int n = 0;
+
+		if (!wanted(r, entry))
+			continue;
+		left++;
+		if (book_state(entry) == BOOK_MOVING)
+			continue;
+		n = arrive_begin(hmm, at, end < r->end ? end : r->end,
+				 r->fork ? WHY_FORK : WHY_CALL);
+		if (n > 0)
+			r->moved += (uint64_t)n;
+		else if (n == -EAGAIN)
+			break;
+	}
+	return left;
+}
+
+static int run_home(struct hmm *hmm, struct request *r)
+{
+	if (r->fork && abort_taken(hmm))
+		return -EAGAIN;
+	if (!home_step(hmm, r))
+		return 0;
+	transfers_look(hmm);
+	if (!home_step(hmm, r))
+		return 0;
+	if (r->deadline && hmm->os->now() > r->deadline) {
+		r->err = -EBUSY;
+		return 0;
+	}
+	return -EAGAIN;
+}
+
+static int run_evict(struct hmm *hmm, struct request *r)
+{
+	struct request page = { .fork = false };
+	bool left = false;
+
+	for (uint64_t f = r->start; f < r->end; f++) {
+		uintptr_t addr = r->devmem->frame[f].addr;
+		uint64_t entry = addr ? books_get(hmm, addr) : 0;
+
+		if (!entry || !wanted(r, entry))
+			continue;
+		if (book_state(entry) != BOOK_MOVING) {
+			if (book_frame(entry) != f)
+				continue;
+			page.start = addr;
+			page.end = (addr & ~(BLOCK - 1)) + BLOCK;
+			/* neighbours in frames come too if they are neighbours in memory */
+			if (page.end > addr + (r->end - f) * PAGE)
+				page.end = addr + (r->end - f) * PAGE;
+			int n = arrive_begin(hmm, page.start, page.end, WHY_CALL);
+
+			if (n > 0)
+				r->moved += (uint64_t)n;
+		}
+		left = true;
+	}
+	if (left && r->deadline && hmm->os->now() > r->deadline) {
+		r->err = -EBUSY;
+		return 0;
+	}
+	return left ? -EAGAIN : 0;
+}
+
+/* -EAGAIN: not done. */
+static int run(struct hmm *hmm, struct request *r)
+{
+	uint64_t entry;
+
+	switch (r->kind) {
+	case REQUEST_OUT:
+		return run_out(r);
+	case REQUEST_TAKE:
+		return run_take(r);
+	case REQUEST_COMMIT:
+		return run_commit(r);
+	case REQUEST_RETURN:
+		return leave_return(r->transfer);
+	case REQUEST_HOME:
+		return run_home(hmm, r);
+	case REQUEST_EVICT:
+		return run_evict(hmm, r);
+	case REQUEST_DRAIN:
+		return limbo_has(hmm, r->devmem) ? -EAGAIN : 0;
+	case REQUEST_SETTLED:
+		unsettled_clear(hmm, r->number);
+		return 0;
+	case REQUEST_LOCK:
+		entry = books_get(hmm, r->start);
+		if (book_state(entry) == BOOK_MOVING)
+			return -EAGAIN;
+		if (book_state(entry) != BOOK_AWAY || book_devmem(entry) != r->devmem->id) {
+			r->err = -ENOENT;
+			return 0;
+		}
+		if (r->devmem->frame[book_frame(entry)].locked)
+			return -EAGAIN;
+		r->devmem->frame[book_frame(entry)].locked = 1;
+		r->number = book_frame(entry);
+		r->moved = r->number;
+		return 0;
+	}
+	return 0;
+}
+
+void requests_run(struct hmm *hmm)
+{
+	for (unsigned i = 0; i < REQUESTS; i++) {
+		struct request *r = &hmm->pager->request[i];
+
+		if (r->state != REQUEST_POSTED || run(hmm, r) == -EAGAIN)
+			continue;
+		r->state = REQUEST_DONE;
+		hmm->os->wake((const uint32_t *)&r->state);
+	}
+}

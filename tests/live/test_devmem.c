@@ -1,0 +1,717 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later OR BSD-2-Clause */
+/*
+ * test_devmem - the calls of device memory, as their contracts say: setup, pages, finalize
+ * as the kernel's migrate_vma (hmm-reference B10 to B13), limits, exclusive pages, what is
+ * refused, and what is said where device memory cannot be had.
+ */
+#include <errno.h>
+#include <pthread.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "away.h"
+
+#define PAGES 16u
+
+struct steps {
+	struct away *dev;
+	bool host;
+	struct zone zone;
+	uint64_t src[HMM_MIGRATE_MAX], dst[HMM_MIGRATE_MAX], frames[HMM_MIGRATE_MAX];
+	struct hmm_migrate m;
+};
+
+static const struct away_options copied, host = { .host = true };
+
+static enum verdict begin(struct steps *s, const void *options)
+{
+	TRY(zone_make(&s->zone, PAGES, 3));
+	EXPECT(0, away_open(&s->dev, options));
+	s->host = ((const struct away_options *)options)->host;
+	s->m = (struct hmm_migrate){ .size = sizeof(s->m),
+				     .devmem = away_devmem(s->dev),
+				     .start = (uintptr_t)s->zone.at,
+				     .end = (uintptr_t)s->zone.at + PAGES * PAGE,
+				     .src = s->src,
+				     .dst = s->dst };
+	memset(s->src, 0xee, sizeof(s->src));
+	memset(s->dst, 0, sizeof(s->dst));
+	return PASS;
+}
+
+static enum verdict end(struct steps *s)
+{
+	TRY(zone_check(&s->zone, "in the end"));
+	TRY(away_settles(s->dev, 0));
+	zone_dispose(&s->zone);
+	away_close(s->dev);
+	return PASS;
+}
+
+static bool moves(const struct steps *s, unsigned i)
+{
+	return s->src[i] & HMM_MIGRATE_MIGRATE;
+}
+
+/* Frames for every page that can move and is chosen, and their bytes. */
+static enum verdict fill(struct steps *s, bool (*chosen)(unsigned i))
+{
+	unsigned want = 0, got = 0;
+
+	for (unsigned i = 0; i < s->m.npages; i++)
+		want += moves(s, i) && chosen(i);
+	EXPECT(want, hmm_devmem_frames(s->m.devmem, s->frames, want));
+	for (unsigned i = 0; i < s->m.npages; i++) {
+		void *frame;
+
+		if (!moves(s, i) || !chosen(i))
+			continue;
+		s->dst[i] = hmm_migrate_frame(s->frames[got]);
+		frame = away_frame(s->dev, s->frames[got++]);
+		if (s->host)
+			continue;
+		if (s->src[i] & HMM_MIGRATE_VALID)
+			memcpy(frame, hmm_migrate_page(s->src[i]), PAGE);
+		else
+			memset(frame, 0, PAGE);
+	}
+	return PASS;
+}
+
+static bool all(unsigned i)
+{
+	return true;
+}
+
+static bool even(unsigned i)
+{
+	return i % 2 == 0;
+}
+
+/* ---- arguments ---- */
+
+static enum verdict refused(struct steps *s, uintptr_t start, uintptr_t end_,
+			    const char *what)
+{
+	struct hmm_migrate m = s->m;
+	int err;
+
+	m.start = start;
+	m.end = end_;
+	m.npages = m.cpages = 4242;
+	err = hmm_migrate_setup(&m);
+	CHECK(err == -EINVAL, "%s: %d", what, err);
+	CHECK(m.npages == 4242 && m.cpages == 4242 &&
+		      s->src[0] == UINT64_C(0xeeeeeeeeeeeeeeee),
+	      "%s: outputs were touched", what);
+	return PASS;
+}
+
+static enum verdict arguments(const void *arg)
+{
+	static struct steps s;
+	struct hmm_migrate m;
+	uintptr_t at;
+
+	TRY(begin(&s, arg));
+	at = (uintptr_t)s.zone.at;
+	TRY(refused(&s, at, at, "empty"));
+	TRY(refused(&s, at + PAGE, at, "backwards"));
+	TRY(refused(&s, at + 1, at + PAGE, "unaligned start"));
+	TRY(refused(&s, at, at + PAGE + 8, "unaligned end"));
+	TRY(refused(&s, (at & -BLOCK) + BLOCK - PAGE, (at & -BLOCK) + BLOCK + PAGE,
+		    "two blocks"));
+	SYS(mprotect(s.zone.at + 4 * PAGE, PAGE, PROT_NONE));
+	TRY(refused(&s, at, at + PAGES * PAGE, "PROT_NONE in it"));
+	SYS(mprotect(s.zone.at + 4 * PAGE, PAGE, RW));
+	SYS(munmap(s.zone.at + 4 * PAGE, PAGE));
+	TRY(refused(&s, at, at + PAGES * PAGE, "a hole in it"));
+	zone_access(&s.zone, 4, 5, ZONE_NONE);
+	m = s.m;
+	m.src = NULL;
+	EXPECT(-EINVAL, hmm_migrate_setup(&m));
+	m = s.m;
+	m.dst = NULL;
+	EXPECT(-EINVAL, hmm_migrate_setup(&m));
+	m = s.m;
+	m.size = 8;
+	EXPECT(-EINVAL, hmm_migrate_setup(&m));
+	EXPECT(-EINVAL, hmm_migrate_to_device(s.m.devmem, at + 1, PAGE));
+	EXPECT(-EINVAL, hmm_migrate_to_device(s.m.devmem, at, 100));
+	EXPECT(-EINVAL, hmm_migrate_to_device(s.m.devmem, at, 0));
+	EXPECT(-EINVAL, hmm_migrate_to_device(s.m.devmem, at + 4 * PAGE, PAGE));
+	EXPECT(-EINVAL, hmm_migrate_to_host(away_hmm(s.dev), at, SIZE_MAX));
+	return end(&s);
+}
+
+/* ---- setup ---- */
+
+/* Pages, holes and zero pages: what src says, and what hmm_migrate_page() shows. */
+static enum verdict collected(const void *arg)
+{
+	static struct steps s;
+	struct away_told before;
+
+	TRY(begin(&s, arg));
+	SYS(madvise(s.zone.at + 4 * PAGE, 4 * PAGE, MADV_DONTNEED));
+	zone_zero(&s.zone, 4, 8);
+	for (unsigned i = 6; i < 8; i++) /* read only: the zero page */
+		EXPECT(0, s.zone.at[i * PAGE]);
+	before = away_told(s.dev);
+	EXPECT(0, hmm_migrate_setup(&s.m));
+	EXPECT(PAGES, s.m.npages);
+	EXPECT(PAGES, s.m.cpages);
+	CHECK(away_told(s.dev).migrate_own > before.migrate_own, "the device was not told");
+	CHECK(away_told(s.dev).start <= s.m.start && away_told(s.dev).end >= s.m.end,
+	      "the event says another range");
+	for (unsigned i = 0; i < PAGES; i++) {
+		bool page = s.src[i] & HMM_MIGRATE_VALID;
+
+		CHECK(moves(&s, i), "page %u cannot move", i);
+		CHECK(i < 4 || i >= 8 ? page : !page, "page %u: src is %#llx", i,
+		      (unsigned long long)s.src[i]);
+		CHECK(!page || s.src[i] & HMM_MIGRATE_WRITE, "page %u cannot be written",
+		      i);
+		CHECK(!page || !memcmp(hmm_migrate_page(s.src[i]), s.zone.shadow + i * PAGE,
+				       PAGE),
+		      "the isolated bytes of page %u are wrong", i);
+	}
+	TRY(fill(&s, even));
+	EXPECT(PAGES / 2, hmm_migrate_pages(&s.m));
+	for (unsigned i = 0; i < PAGES; i++)
+		EXPECT(even(i), moves(&s, i));
+	hmm_migrate_finalize(&s.m);
+	EXPECT(PAGES / 2, away_count(s.dev, s.zone.at, PAGES * PAGE));
+	EXPECT(PAGES / 2, away_in_use(s.dev));
+	return end(&s);
+}
+
+/* Without pages() nothing has moved. */
+static enum verdict given_up(const void *arg)
+{
+	static struct steps s;
+
+	TRY(begin(&s, arg));
+	for (int i = 0; i < 20; i++) {
+		EXPECT(0, hmm_migrate_setup(&s.m));
+		EXPECT(PAGES, s.m.cpages);
+		hmm_migrate_finalize(&s.m);
+		EXPECT(0, away_count(s.dev, s.zone.at, PAGES * PAGE));
+		TRY(zone_check(&s.zone, "given up"));
+	}
+	EXPECT(0, away_in_use(s.dev));
+	return end(&s);
+}
+
+/* A frame that nobody took, and one frame for two pages: -EINVAL, and nothing is lost. */
+static enum verdict bad_frames(const void *arg)
+{
+	static struct steps s;
+
+	TRY(begin(&s, arg));
+	EXPECT(0, hmm_migrate_setup(&s.m));
+	s.dst[0] = hmm_migrate_frame(AWAY_FRAMES - 1);
+	EXPECT(-EINVAL, hmm_migrate_pages(&s.m));
+	hmm_migrate_finalize(&s.m);
+	TRY(zone_check(&s.zone, "a frame that is free"));
+
+	EXPECT(0, hmm_migrate_setup(&s.m));
+	EXPECT(1, hmm_devmem_frames(s.m.devmem, s.frames, 1));
+	s.dst[0] = s.dst[1] = hmm_migrate_frame(s.frames[0]);
+	EXPECT(-EINVAL, hmm_migrate_pages(&s.m));
+	s.dst[1] = hmm_migrate_frame(AWAY_FRAMES + 10);
+	EXPECT(-EINVAL, hmm_migrate_pages(&s.m));
+	/* Right after all, so that the frame is not left over. */
+	s.dst[1] = 0;
+	if (!s.host)
+		memcpy(away_frame(s.dev, s.frames[0]), hmm_migrate_page(s.src[0]), PAGE);
+	EXPECT(1, hmm_migrate_pages(&s.m));
+	hmm_migrate_finalize(&s.m);
+	return end(&s);
+}
+
+/* The program gives a page up while it is isolated: MIGRATE goes, and so does the frame. */
+static enum verdict dropped_meanwhile(const void *arg)
+{
+	static struct steps s;
+
+	TRY(begin(&s, arg));
+	EXPECT(0, hmm_migrate_setup(&s.m));
+	SYS(madvise(s.zone.at + 4 * PAGE, 2 * PAGE, MADV_DONTNEED));
+	SYS(munmap(s.zone.at + 8 * PAGE, 2 * PAGE));
+	zone_zero(&s.zone, 4, 6);
+	zone_access(&s.zone, 8, 10, ZONE_NONE);
+	TRY(fill(&s, all));
+	EXPECT(PAGES - 4, hmm_migrate_pages(&s.m));
+	for (unsigned i = 0; i < PAGES; i++)
+		EXPECT(!(i / 2 == 2 || i / 2 == 4), moves(&s, i));
+	hmm_migrate_finalize(&s.m);
+	TRY(away_settles(s.dev, PAGES - 4));
+	EXPECT(PAGES - 4, away_count(s.dev, s.zone.at, PAGES * PAGE));
+	return end(&s);
+}
+
+/* It moves to another address meanwhile: the bytes are found there. */
+static enum verdict moved_meanwhile(const void *arg)
+{
+	char *to = live_map((PAGES + 2) * PAGE, PROT_NONE) + PAGE;
+	static struct steps s;
+
+	TRY(begin(&s, arg));
+	EXPECT(0, hmm_migrate_setup(&s.m));
+	SYS((long)mremap(s.zone.at, PAGES * PAGE, PAGES * PAGE,
+			 MREMAP_MAYMOVE | MREMAP_FIXED, to));
+	s.zone.at = to;
+	TRY(fill(&s, all));
+	CHECK(hmm_migrate_pages(&s.m) >= 0, "pages of what has moved");
+	hmm_migrate_finalize(&s.m);
+	TRY(away_settles(s.dev, (uint64_t)away_count(s.dev, to, PAGES * PAGE)));
+	return end(&s);
+}
+
+/* ---- a CPU that touches a page on its way waits ---- */
+
+struct toucher {
+	const char *at;
+	_Atomic int seen; /* -1: not yet */
+};
+
+static void *touch_main(void *arg)
+{
+	struct toucher *t = arg;
+
+	t->seen = *(const volatile unsigned char *)t->at;
+	return NULL;
+}
+
+static enum verdict cpu_waits(const void *arg)
+{
+	static struct steps s;
+	struct toucher t;
+	pthread_t thread;
+
+	TRY(begin(&s, arg));
+	EXPECT(0, hmm_migrate_setup(&s.m));
+	t = (struct toucher){ s.zone.at + 3 * PAGE + 5, -1 };
+	CHECK(!pthread_create(&thread, NULL, touch_main, &t), "no thread");
+	usleep(20000);
+	EXPECT(-1, t.seen);
+	TRY(fill(&s, all));
+	usleep(1000);
+	EXPECT(-1, t.seen);
+	EXPECT(PAGES, hmm_migrate_pages(&s.m));
+	hmm_migrate_finalize(&s.m);
+	pthread_join(thread, NULL);
+	EXPECT(s.zone.shadow[3 * PAGE + 5], t.seen);
+	return end(&s);
+}
+
+/* ---- racing writers ---- */
+
+#define WRITERS 3u
+
+struct writer {
+	pthread_t thread;
+	char *at; /* of PAGES pages, shared by all */
+	unsigned n;
+	atomic_bool *stop;
+	unsigned long rounds;
+	char wrong[100];
+};
+
+/*
+ * Of each page a writer has two words, near its start and near its end, that always say the
+ * same when nobody is between the stores; and all writers add to a third one.
+ */
+static void *write_main(void *arg)
+{
+	struct writer *w = arg;
+
+	for (; !*w->stop && !w->wrong[0]; w->rounds++) {
+		for (unsigned p = 0; p < PAGES; p++) {
+			volatile uint64_t *page = (uint64_t *)(w->at + p * PAGE);
+			volatile uint64_t *a = page + w->n, *b = page + 511 - w->n;
+
+			if (*a != w->rounds || *b != w->rounds)
+				snprintf(w->wrong, sizeof(w->wrong),
+					 "page %u: %llu and %llu instead of %lu", p,
+					 (unsigned long long)*a, (unsigned long long)*b,
+					 w->rounds);
+			*a = w->rounds + 1;
+			__atomic_fetch_add((uint64_t *)(w->at + p * PAGE) + 200, 1,
+					   __ATOMIC_SEQ_CST);
+			*b = w->rounds + 1;
+		}
+	}
+	return NULL;
+}
+
+static enum verdict race(struct steps *s, struct writer *writers)
+{
+	uint64_t until = live_now_ns() + UINT64_C(1500000000);
+	uintptr_t at = (uintptr_t)s->zone.at;
+
+	for (unsigned i = 0; live_now_ns() < until; i++) {
+		int64_t n = 0;
+
+		if (i % 3 == 2) {
+			EXPECT(0, hmm_migrate_setup(&s->m));
+			TRY(fill(s, even));
+			CHECK(hmm_migrate_pages(&s->m) >= 0, "pages");
+			hmm_migrate_finalize(&s->m);
+			memset(s->dst, 0, sizeof(s->dst));
+		} else if (i % 3) {
+			n = hmm_migrate_to_host(away_hmm(s->dev), at, PAGES * PAGE);
+		} else {
+			n = hmm_migrate_to_device(s->m.devmem, at, PAGES * PAGE);
+		}
+		CHECK(n >= 0, "round %u: %s", i, hmm_strerror((int)n));
+	}
+	return PASS;
+}
+
+static enum verdict racing_writers(const void *arg)
+{
+	struct writer writers[WRITERS];
+	struct hmm_devmem_stats stats = { .size = sizeof(stats) };
+	atomic_bool stop = false;
+	static struct steps s;
+	enum verdict verdict;
+	uint64_t sum = 0;
+
+	TRY(begin(&s, arg));
+	memset(s.zone.at, 0, PAGES * PAGE);
+	for (unsigned i = 0; i < WRITERS; i++) {
+		writers[i] = (struct writer){ .at = s.zone.at, .n = i, .stop = &stop };
+		CHECK(!pthread_create(&writers[i].thread, NULL, write_main, &writers[i]),
+		      "no thread");
+	}
+	verdict = race(&s, writers);
+	stop = true;
+	for (unsigned i = 0; i < WRITERS; i++)
+		pthread_join(writers[i].thread, NULL);
+	TRY(verdict);
+	for (unsigned i = 0; i < WRITERS; i++) {
+		CHECK(!writers[i].wrong[0], "writer %u: %s", i, writers[i].wrong);
+		sum += writers[i].rounds;
+	}
+	CHECK(sum > 100, "only %llu rounds", (unsigned long long)sum);
+	for (unsigned p = 0; p < PAGES; p++)
+		EXPECT(sum, ((uint64_t *)(s.zone.at + p * PAGE))[200]);
+	hmm_devmem_get_stats(s.m.devmem, &stats);
+	CHECK(stats.cpu_faults > 10, "only %llu faults of the CPU: that was no race",
+	      (unsigned long long)stats.cpu_faults);
+	zone_fill(&s.zone, 0, PAGES, 3);
+	return end(&s);
+}
+
+/* ---- limits, counts ---- */
+
+static enum verdict few_frames(const void *arg)
+{
+	struct away_options options = *(const struct away_options *)arg;
+	struct hmm_devmem_stats stats = { .size = sizeof(stats) };
+	static struct steps s;
+
+	options.frames = 5;
+	TRY(begin(&s, &options));
+	EXPECT(5, hmm_migrate_to_device(s.m.devmem, s.m.start, PAGES * PAGE));
+	EXPECT(5, away_count(s.dev, s.zone.at, PAGES * PAGE));
+	/* Those that are there are counted, the others find no frame. */
+	EXPECT(5, hmm_migrate_to_device(s.m.devmem, s.m.start, PAGES * PAGE));
+	EXPECT(-ENOSPC, hmm_migrate_to_device(s.m.devmem, s.m.start + 10 * PAGE, 2 * PAGE));
+	EXPECT(5, hmm_devmem_evict(s.m.devmem, 0, 5));
+	EXPECT(2, hmm_migrate_to_device(s.m.devmem, s.m.start + 10 * PAGE, 2 * PAGE));
+	EXPECT(2, hmm_migrate_to_host(away_hmm(s.dev), s.m.start, PAGES * PAGE));
+	EXPECT(0, hmm_migrate_to_host(away_hmm(s.dev), s.m.start, PAGES * PAGE));
+	hmm_devmem_get_stats(s.m.devmem, &stats);
+	EXPECT(5, stats.frames);
+	EXPECT(5, stats.in_use_max);
+	EXPECT(7, stats.to_device);
+	EXPECT(7, stats.to_host);
+	EXPECT(0, stats.cpu_faults);
+	EXPECT(0, stats.lost);
+	return end(&s);
+}
+
+static enum verdict held_frame(const void *arg)
+{
+	static struct steps s;
+	uint64_t frame, next;
+
+	TRY(begin(&s, &(struct away_options){ .frames = 1 }));
+	TRY(away_out(s.dev, s.zone.at, 1));
+	frame = 0;
+	hmm_devmem_frame_get(s.m.devmem, frame);
+	EXPECT(1, hmm_migrate_to_host(away_hmm(s.dev), s.m.start, PAGE));
+	usleep(50000);
+	EXPECT(0, hmm_devmem_frames(s.m.devmem, &next, 1));
+	EXPECT(-ENOSPC, hmm_migrate_to_device(s.m.devmem, s.m.start, PAGE));
+	hmm_devmem_frame_put(s.m.devmem, frame);
+	for (int i = 0; i < 1000 && away_in_use(s.dev); i++)
+		usleep(1000);
+	TRY(away_out(s.dev, s.zone.at, 1));
+	return end(&s);
+}
+
+/* ---- exclusive ---- */
+
+static enum verdict exclusive_waits(const void *arg)
+{
+	static struct steps s;
+	struct toucher t;
+	pthread_t thread;
+	uint64_t frame;
+	uint32_t *word;
+
+	TRY(begin(&s, &host));
+	EXPECT(0, hmm_make_exclusive(s.m.devmem, s.m.start + 3 * PAGE + 40, &frame));
+	word = (uint32_t *)((char *)hmm_devmem_host(s.m.devmem, frame) + 800);
+	t = (struct toucher){ s.zone.at + 3 * PAGE + 800, -1 };
+	CHECK(!pthread_create(&thread, NULL, touch_main, &t), "no thread");
+	for (uint32_t i = 0; i < 1000; i++)
+		__atomic_store_n(word, i, __ATOMIC_SEQ_CST);
+	usleep(50000);
+	EXPECT(-1, t.seen);
+	__atomic_store_n(word, 0x17, __ATOMIC_SEQ_CST);
+	hmm_exclusive_release(s.m.devmem, frame);
+	pthread_join(thread, NULL);
+	EXPECT(0x17, t.seen);
+	memcpy(s.zone.shadow + 3 * PAGE + 800, "\x17\0\0", 4);
+	return end(&s);
+}
+
+static enum verdict exclusive_refused(const void *arg)
+{
+	char *shared = mmap(NULL, PAGE, RW, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	char *locked = live_map(PAGE, RW), *hole = live_map(PAGE, RW);
+	uint64_t frame = 4242;
+	static struct steps s;
+
+	TRY(begin(&s, &host));
+	SYS(munmap(hole, PAGE));
+	SYS(mprotect(s.zone.at + PAGE, PAGE, PROT_READ));
+	SYS(mprotect(s.zone.at + 2 * PAGE, PAGE, PROT_NONE));
+	zone_access(&s.zone, 1, 2, ZONE_READ);
+	zone_access(&s.zone, 2, 3, ZONE_NONE);
+	EXPECT(-EOPNOTSUPP, hmm_make_exclusive(s.m.devmem, (uintptr_t)shared, &frame));
+	EXPECT(-EPERM, hmm_make_exclusive(s.m.devmem, s.m.start + PAGE, &frame));
+	EXPECT(-EFAULT, hmm_make_exclusive(s.m.devmem, s.m.start + 2 * PAGE, &frame));
+	EXPECT(-EFAULT, hmm_make_exclusive(s.m.devmem, (uintptr_t)hole, &frame));
+	if (!mlock(locked, PAGE))
+		EXPECT(-EBUSY, hmm_make_exclusive(s.m.devmem, (uintptr_t)locked, &frame));
+	EXPECT(4242, frame);
+	EXPECT(0, away_in_use(s.dev));
+	return end(&s);
+}
+
+/* ---- a device that is lost ---- */
+
+static sigjmp_buf jump;
+static volatile sig_atomic_t bus_errors;
+
+static void on_bus(int sig)
+{
+	bus_errors++;
+	siglongjmp(jump, 1);
+}
+
+static enum verdict lost(const void *arg)
+{
+	struct hmm_devmem_stats stats = { .size = sizeof(stats) };
+	static struct steps s;
+
+	signal(SIGBUS, on_bus);
+	TRY(begin(&s, arg));
+	for (unsigned p = 0; p < PAGES; p += 2)
+		TRY(away_out(s.dev, s.zone.at + p * PAGE, 1));
+	hmm_devmem_lost(s.m.devmem);
+	for (volatile unsigned p = 0; p < PAGES; p++) {
+		volatile int before = bus_errors;
+
+		if (!sigsetjmp(jump, 1)) {
+			EXPECT(s.zone.shadow[p * PAGE + 9],
+			       (unsigned char)s.zone.at[p * PAGE + 9]);
+			CHECK(p % 2, "page %u was lost, and can be read", p);
+		}
+		EXPECT(!(p % 2), bus_errors - before);
+	}
+	hmm_devmem_get_stats(s.m.devmem, &stats);
+	EXPECT(PAGES / 2, stats.lost);
+	EXPECT(-ENODEV, hmm_migrate_to_device(s.m.devmem, s.m.start + PAGE, PAGE));
+	/* Who maps anew there has a page again. */
+	SYS(mmap(s.zone.at, PAGES * PAGE, RW, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1,
+		 0));
+	zone_zero(&s.zone, 0, PAGES);
+	return end(&s);
+}
+
+static void no_transfer(void *priv, struct hmm_devmem_copy *copies, unsigned n,
+			struct hmm_transfer *transfer)
+{
+	hmm_devmem_done(transfer, 0);
+}
+
+static const struct hmm_devmem_ops no_ops = { .size = sizeof(no_ops),
+					      .to_host = no_transfer };
+
+/* ---- where it cannot be had; where it must not be called ---- */
+
+static enum verdict unavailable(const void *arg)
+{
+	const char *without = arg;
+	int want = strstr(without, "kernel_faults") ? -EPERM : -EOPNOTSUPP;
+	struct hmm_devmem_options options = { .size = sizeof(options),
+					      .type = HMM_DEVMEM_PRIVATE,
+					      .frames = 16,
+					      .host_frames = true,
+					      .owner = &options };
+	struct hmm_devmem *devmem = (void *)&options;
+	struct hmm *hmm;
+	int err;
+
+	setenv("UHMM_OS_WITHOUT", without, 1);
+	EXPECT(0, hmm_open(&hmm));
+	err = hmm_devmem_create(hmm, &options, &no_ops, NULL, &devmem);
+	CHECK(err == want, "%d (%s) without %s", err, hmm_strerror(err), without);
+	CHECK(strstr(hmm_strerror(err), want == -EPERM ? "CAP_SYS_PTRACE" : "6.8"),
+	      "no cure in: %s", hmm_strerror(err));
+	CHECK(devmem == (void *)&options, "outputs are untouched on failure");
+	hmm_put(hmm);
+	return PASS;
+}
+
+static enum verdict bad_options(const void *arg)
+{
+	struct hmm_devmem_options good = { .size = sizeof(good),
+					   .type = HMM_DEVMEM_PRIVATE,
+					   .frames = 16,
+					   .host_frames = true,
+					   .owner = &good };
+	struct hmm_devmem_options bad[5];
+	struct hmm_devmem *devmem;
+	struct hmm *hmm;
+
+	for (int i = 0; i < 5; i++)
+		bad[i] = good;
+	bad[0].owner = NULL;
+	bad[1].frames = 0;
+	bad[2].frames = (UINT64_C(1) << 30) + 1;
+	bad[3].type = (enum hmm_devmem_type)77;
+	bad[4].timeslice_us = 1000001;
+	EXPECT(0, hmm_open(&hmm));
+	for (int i = 0; i < 5; i++) {
+		int err = hmm_devmem_create(hmm, &bad[i], &no_ops, NULL, &devmem);
+
+		CHECK(err == -EINVAL, "bad options %d give %d", i, err);
+	}
+	EXPECT(0, hmm_devmem_create(hmm, &good, &no_ops, NULL, &devmem));
+	hmm_devmem_destroy(devmem);
+	good.host_frames = false; /* then somebody has to copy */
+	EXPECT(-EINVAL, hmm_devmem_create(hmm, &good, &no_ops, NULL, &devmem));
+	hmm_put(hmm);
+	return PASS;
+}
+
+static enum verdict in_child(void *arg)
+{
+	struct steps *s = arg;
+	uintptr_t at = s->m.start;
+	uint64_t frame;
+
+	EXPECT(-ENODEV, hmm_migrate_to_device(s->m.devmem, at, PAGE));
+	EXPECT(-ENODEV, hmm_migrate_to_host(away_hmm(s->dev), at, PAGE));
+	EXPECT(-ENODEV, hmm_migrate_setup(&s->m));
+	EXPECT(-ENODEV, hmm_make_exclusive(s->m.devmem, at, &frame));
+	EXPECT(-ENODEV, hmm_devmem_evict(s->m.devmem, 0, 16));
+	EXPECT(-1, zone_differs(&s->zone));
+	hmm_devmem_destroy(s->m.devmem);
+	return PASS;
+}
+
+static enum verdict of_a_parent(const void *arg)
+{
+	static struct steps s;
+
+	TRY(begin(&s, arg));
+	TRY(away_out(s.dev, s.zone.at, PAGES));
+	TRY(live_child(in_child, &s, 10));
+	return end(&s);
+}
+
+static struct steps inside_steps;
+static int inside_err = 1;
+
+static void inside(void *priv, const struct hmm_event *event)
+{
+	struct steps *s = priv;
+	uint64_t frame;
+
+	if (event->kind != HMM_EVENT_CLEAR)
+		return;
+	inside_err = hmm_migrate_to_device(s->m.devmem, s->m.start, PAGE) != -EDEADLK ||
+		     hmm_migrate_to_host(away_hmm(s->dev), s->m.start, PAGE) != -EDEADLK ||
+		     hmm_migrate_setup(&s->m) != -EDEADLK ||
+		     hmm_make_exclusive(s->m.devmem, s->m.start, &frame) != -EDEADLK ||
+		     hmm_devmem_evict(s->m.devmem, 0, 1) != -EDEADLK;
+}
+
+static enum verdict in_a_callback(const void *arg)
+{
+	static const struct hmm_notifier_ops ops = { .size = sizeof(ops),
+						     .invalidate = inside };
+	struct steps *s = &inside_steps;
+	struct hmm_notifier *notifier;
+	char byte;
+
+	TRY(begin(s, arg));
+	EXPECT(0,
+	       hmm_notifier_insert(away_hmm(s->dev), 0, UINTPTR_MAX, &ops, s, &notifier));
+	EXPECT(0, away_read(s->dev, &byte, s->zone.at + 2 * PAGE, 1));
+	SYS(madvise(s->zone.at + 2 * PAGE, PAGE, MADV_DONTNEED));
+	zone_zero(&s->zone, 2, 3);
+	EXPECT(0, hmm_fence(away_hmm(s->dev), s->m.start, PAGES * PAGE));
+	EXPECT(0, inside_err);
+	hmm_notifier_remove(notifier);
+	return end(s);
+}
+
+/* clang-format off */
+#define ON_BOTH(fn, what)                                                                  \
+	{ .name = "copied " what, .run = fn, .arg = &copied, .limit_s = 20 },              \
+	{ .name = "host " what, .run = fn, .arg = &host, .limit_s = 20 }
+/* clang-format on */
+
+int main(int argc, char **argv)
+{
+	static const struct live_case cases[] = {
+		ON_BOTH(arguments, "arguments"),
+		ON_BOTH(collected, "collected"),
+		ON_BOTH(given_up, "given-up"),
+		ON_BOTH(bad_frames, "bad-frames"),
+		ON_BOTH(dropped_meanwhile, "dropped-meanwhile"),
+		ON_BOTH(moved_meanwhile, "moved-meanwhile"),
+		ON_BOTH(cpu_waits, "cpu-waits"),
+		ON_BOTH(racing_writers, "racing-writers"),
+		ON_BOTH(few_frames, "few-frames"),
+		ON_BOTH(lost, "lost"),
+		ON_BOTH(of_a_parent, "of-a-parent"),
+		ON_BOTH(in_a_callback, "in-a-callback"),
+		{ .name = "held-frame", .run = held_frame },
+		{ .name = "exclusive-waits", .run = exclusive_waits },
+		{ .name = "exclusive-refused", .run = exclusive_refused },
+		{ .name = "bad-options", .run = bad_options },
+		{ .name = "without kernel_faults",
+		  .run = unavailable,
+		  .arg = "kernel_faults" },
+		{ .name = "without uffd_move", .run = unavailable, .arg = "uffd_move" },
+	};
+
+	return live_main(argc, argv, cases, sizeof(cases) / sizeof(cases[0]));
+}

@@ -1,0 +1,54 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later OR BSD-2-Clause */
+/*
+ * dev - the test device: a few translations, two threads that use them, a copy engine.
+ *
+ * Everything lies in hmm_alloc() memory. The update lock is held by the device's own threads,
+ * the engine and invalidate only, and whoever holds it touches nothing that can move. A frame
+ * is read and written under it; system memory is not: the access is announced (busy), made
+ * without the lock, and invalidate waits for it. So the engine never waits for what waits
+ * for a page.
+ */
+#ifndef STRESS_DEV_H
+#define STRESS_DEV_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <uhmm/hmm.h>
+
+struct dev;
+
+struct dev_options {
+	uint64_t frames, limit;
+	bool host_frames;
+	unsigned timeslice_us, timeout_ms;
+	/* One in so many; 0: never. */
+	unsigned fail;	  /* a page that to_device does not copy */
+	unsigned decline; /* a frame that is not had */
+	unsigned die;	  /* a page during whose copy the engine's thread ends */
+	unsigned slow;	  /* a transfer that takes up to 2 ms */
+	uint64_t seed;
+};
+
+int dev_open(struct hmm *hmm, const struct dev_options *options, struct dev **dev);
+void dev_close(struct dev *dev);
+struct hmm_devmem *dev_devmem(const struct dev *dev);
+const struct dev_options *dev_options(const struct dev *dev);
+/* Engine threads that have died, and transfers that were done again. */
+uint64_t dev_deaths(const struct dev *dev);
+/* Where a frame of copied memory lies, for who copies himself. */
+void *dev_frame(const struct dev *dev, uint64_t frame);
+
+/* By the device, within one page: 0, or why it could not. -EBUSY: it keeps changing. */
+int dev_read(struct dev *dev, uintptr_t addr, void *to, size_t length);
+int dev_write(struct dev *dev, uintptr_t addr, const void *from, size_t length);
+/* Words addr, addr + 8 * step, ... get `value`, in that order. */
+int dev_words(struct dev *dev, uintptr_t addr, unsigned step, unsigned n, uint64_t value);
+
+/* It dies for good: says so, or just answers no more (then the time limit says it). */
+void dev_die(struct dev *dev, bool silent);
+/* From now on it cannot read back odd frames. */
+void dev_spoil(struct dev *dev);
+
+#endif
