@@ -109,6 +109,8 @@ bool migrate_told = true;
 bool unsettled[2];
 bool asking, newer;		/* who migrates looks who is in madvise; a REMOVE was read since */
 bool doubt[2];			/* registered MISSING, and no change was seen not to be pending since */
+bool judge[2];			/* an UNMAP or REMAP was read: whose is what is there? */
+bool listed[2];			/* registered MISSING, as far as we know */
 bool parked[2];
 byte kind;			/* of the message that is being put into the books */
 /* requests */
@@ -254,19 +256,40 @@ inline give_up(s, unmapped) {
 	books[s] = HOME
 }
 
+inline push_now(s) {
+	ev[s] = true;
+	ftell = (fstate == LIMBO && !ftold)
+}
 inline push(s) {
-	atomic {
-		ev[s] = true;
-		ftell = (fstate == LIMBO && !ftold)
-	}
+	atomic { push_now(s) }
 }
 
-/* Is what is there the VMA whose pages we have? */
+/*
+ * Judging, in two steps: is what is there the VMA whose pages we have (it is registered, MISSING, and
+ * not by a REGISTER that may have hit its successor)? Then the probe: if no change is pending that
+ * was true of all that was read.
+ */
 #ifdef MUT_MISSING_IS_PROOF
-#define SAME(s) (mapped[s] && token[s] && missing[s])
+#define PROOF(s) missing[s]
 #else
-#define SAME(s) (mapped[s] && token[s] && missing[s] && !doubt[s])
+#define PROOF(s) (missing[s] && !doubt[s])
 #endif
+
+inline apply_unmap() {
+	atomic {
+		unread = unread && s != A;
+#ifdef MUT_LIST_FORGETS
+		listed[s] = false;
+#else
+		listed[s] = listed[s] && books[s];	/* else when it is judged */
+#endif
+#ifdef MUT_UNMAP_MEANS_GONE
+		give_up(s, true);
+#endif
+		judge[s] = judge[s] || books[s]
+	};
+	push(s)
+}
 
 inline apply_remap() {
 	atomic {
@@ -274,7 +297,7 @@ inline apply_remap() {
 		give_up(B, true);	/* also when it brings no entry */
 #endif
 		if
-		:: books[A] && SAME(B) && !doubt[A] ->
+		:: books[A] ->
 			books[B] = books[A];
 			if
 			:: books[A] == LEAVING -> leave_of = B
@@ -282,8 +305,15 @@ inline apply_remap() {
 			:: else
 			fi;
 			books[A] = HOME
-		:: else -> give_up(A, true)
-		fi
+		:: else
+		fi;
+		listed[B] = false;
+		listed[A] = false;
+#ifndef MUT_DOUBT_STAYS
+		doubt[B] = doubt[B] || doubt[A];
+#endif
+		judge[A] = false;
+		judge[B] = books[B]
 	};
 	push(A);
 	push(B)
@@ -335,15 +365,7 @@ inline apply() {
 	:: kind == REMOVE ->
 		atomic { unsettled[s] = true; newer = asking; give_up(s, false) };
 		push(s)
-	:: kind == UNMAP ->
-		atomic {
-			unread = unread && s != A;
-			if
-			:: SAME(s)	/* the call failed */
-			:: else -> give_up(s, true)
-			fi
-		};
-		push(s)
+	:: kind == UNMAP -> apply_unmap()
 #if REMAPS
 	:: kind == REMAP -> apply_remap()
 #endif
@@ -357,9 +379,15 @@ inline enter() {
 	books[s] = LEAVING; leave_of = s; leave_dropped = false
 }
 
+#ifdef MUT_LIST_FORGETS
+#define MAY_REGISTER(s) true
+#else
+#define MAY_REGISTER(s) (!judge[s])
+#endif
 inline register(s) {
 	if
-	:: mapped[s] && !missing[s] -> doubt[s] = true; token[s] = true; missing[s] = true
+	:: mapped[s] && !listed[s] && MAY_REGISTER(s) ->
+		listed[s] = true; doubt[s] = true; token[s] = true; missing[s] = true
 	:: else
 	fi
 }
@@ -368,9 +396,9 @@ inline register(s) {
 inline take() {
 	register(s);
 #ifndef MUT_NO_UNSETTLED
-	going = mapped[s] && !books[s] && !(home[s] & LOST) && !unsettled[s];
+	going = listed[s] && !judge[s] && !books[s] && !(home[s] & LOST) && !unsettled[s];
 #else
-	going = mapped[s] && !books[s] && !(home[s] & LOST);
+	going = listed[s] && !judge[s] && !books[s] && !(home[s] & LOST);
 #endif
 	if
 #ifndef MUT_ENTRY_LATE
@@ -426,10 +454,17 @@ inline move_home(s, page) {
 #define QUIET !changing
 #endif
 
+/* MOVE may have become possible since a place was found that is to be judged. */
+#ifdef MUT_PUT_UNJUDGED
+#define JUDGED(s) true
+#else
+#define JUDGED(s) (!judge[s])
+#endif
+
 active proctype pager()
 {
 	byte s, who;
-	bool going;
+	bool going, ours;
 
 end:	do
 #ifndef MUT_BOOKS_LATE
@@ -454,7 +489,19 @@ end:	do
 			wake(s); \
 			parked[s] = false } \
 	:: parked[s] && books[s] == AWAY && !come -> begin_home(s) \
-	:: atomic { doubt[s] && !changing -> doubt[s] = false }
+	:: atomic { doubt[s] && !changing -> doubt[s] = false } \
+	:: atomic { judge[s] && !changing -> ours = mapped[s] && token[s] && PROOF(s) }; \
+		atomic { \
+			if \
+			:: !changing -> \
+				judge[s] = false; \
+				if \
+				:: ours -> listed[s] = true \
+				:: else -> give_up(s, true); push_now(s); listed[s] = false \
+				fi \
+			:: else \
+			fi; \
+			ours = false }
 	SERVE(A)
 	SERVE(B)
 	/* requests */
@@ -490,7 +537,7 @@ end:	do
 		atomic { out = 0; frame_free(); leave = ENDED }
 	:: atomic { leave == COPIED && !leave_dropped ->
 			books[leave_of] = AWAY; fstate = BUSY; out = 0; leave = ENDED }
-	:: atomic { leave == FAILED && !leave_dropped && !changing ->
+	:: atomic { leave == FAILED && !leave_dropped && !changing && JUDGED(leave_of) ->
 #ifdef MUT_NOT_BACK
 			out = 0;
 #else
@@ -503,7 +550,7 @@ end:	do
 			child_copy(back); kid_open = false; come_kid = false }
 	:: atomic { come >= COPIED && !come_kid && come_dropped && QUIET ->
 			back = 0; frame_free(); come = FREE }
-	:: atomic { come >= COPIED && !come_kid && !come_dropped && !changing ->
+	:: atomic { come >= COPIED && !come_kid && !come_dropped && !changing && JUDGED(come_to) ->
 #ifdef MUT_LOG_LATE
 			homed = looking;
 #endif
@@ -609,7 +656,7 @@ inline fault() {
 	b = books[dplace];
 #endif
 	if
-	:: published && asked == dplace -> goto over
+	:: published && asked == dplace || judge[dplace] -> goto over
 	:: else
 	fi;
 	atomic {
@@ -844,7 +891,7 @@ end:	kid_runs;
  * While no change is pending: one owner (what is at home has no entry that says it is away), and
  * what the books say, at home, a hole, or the frame, is right.
  */
-#define KNOWN(s) (mapped[s] && !changing && !kind && !removing[s])
+#define KNOWN(s) (mapped[s] && !changing && !kind && !removing[s] && !judge[s])
 #define TWICE(s) (KNOWN(s) && home[s] && books[s] == AWAY)
 #define WRONG(s) (KNOWN(s) && !((home[s] -> home[s] : \
 	(books[s] == HOME -> zero : (books[s] == AWAY -> frame : BIT(s)))) & (BIT(s) | LOST)))

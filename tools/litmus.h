@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later OR BSD-2-Clause */
 /*
- * litmus - counts answers from stale translations, and bytes lost or come back by migration.
+ * litmus - counts answers from stale translations, and bytes lost or come back by
+ *migration.
  *
  *	litmus.c	command line, division of the rounds, report
  *	litmus_dev.c	the pinning device: what a stale translation is made visible by
@@ -87,21 +88,21 @@ struct litmus {
 	struct litmus_actor young; /* started after it */
 
 	/* of the case that runs */
-	bool use_gpu; /* this round is the GPU's; else the pinning device's */
+	bool use_gpu;	 /* this round is the GPU's; else the pinning device's */
 	unsigned device; /* of the two that have memory, this round's (litmus_away.h) */
-	bool wrong;   /* this round saw a stale answer */
-	bool missing; /* this round lost a byte that was written */
+	bool wrong;	 /* this round saw a stale answer */
+	bool missing;	 /* this round lost a byte that was written */
 	uint64_t gpu_stale;
 	uint64_t generation;
 	uint64_t rounds, stale, lost;
 	bool counts_lost; /* this case looks for lost bytes */
 	const char *also; /* what else the case counts, NULL: nothing */
 	uint64_t also_count;
-	char *page;	  /* where most cases happen: LITMUS_PLACE bytes, unmapped */
-	char *other;	  /* as large, beside it */
-	void *priv;	  /* the case's own */
+	char *page;	   /* where most cases happen: LITMUS_PLACE bytes, unmapped */
+	char *other;	   /* as large, beside it */
+	void *priv;	   /* the case's own */
 	struct away *away; /* likewise */
-	char reason[160]; /* why it was skipped or failed */
+	char reason[160];  /* why it was skipped or failed */
 };
 
 /* Bytes at litmus.page: as in the measured race, more than a page so that munmap has work.

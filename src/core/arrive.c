@@ -236,9 +236,10 @@ static int poison(struct hmm_transfer *t, struct moving *page)
 		err = t->hmm->os->ctx_poison(&t->hmm->os_ctx[t->ctx], page->addr, PAGE, &done);
 	else if (t->hmm->os->ctx_probe(&t->hmm->os_ctx[t->ctx]))
 		err = -EAGAIN;
-	if (err == -EAGAIN)
-		return err;
+	if (err == -EAGAIN || err == -ENOMEM)
+		return -EAGAIN;
 	atomic_fetch_add(&t->devmem->count.lost, 1);
+	atomic_fetch_add(&t->hmm->pager->lost, 1);
 	t->hmm->os->ctx_wake(&t->hmm->os_ctx[t->ctx], page->addr, PAGE);
 	return 0;
 }

@@ -236,6 +236,8 @@ int look(struct hmm_range *range, bool fault);
 /* ---- error.c ---- */
 /* Leave a sentence for hmm_strerror() in this thread; returns err. */
 int error_say(int err, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+/* The error of the last sentence of this thread. */
+int error_last(void);
 /* A size-first struct from the caller: 0, -EINVAL too small, -E2BIG has more that is not 0. */
 int struct_check(const void *what, size_t size, size_t known);
 

@@ -54,7 +54,7 @@ static int check_create(struct hmm *hmm, const struct hmm_devmem_options *option
 		err = struct_check(ops, ops->size, sizeof(*ops));
 	if (!err)
 		err = check_options(options, ops);
-	if (!err && !hmm->os_ctx[0].move)
+	if (!err && (!hmm->os_ctx[0].move || !hmm->os_ctx[0].poison))
 		err = error_say(-EOPNOTSUPP, "this kernel has no UFFDIO_MOVE: run Linux 6.8 or "
 					     "later for device memory");
 	if (!err && hmm->os_ctx[0].user_only)
@@ -65,16 +65,44 @@ static int check_create(struct hmm *hmm, const struct hmm_devmem_options *option
 	return err;
 }
 
-static int take_id(struct hmm *hmm, struct hmm_devmem *devmem)
+/* A struct that ended, else a new one. What another thread still reads of it is an owner. */
+static struct hmm_devmem *take_slot(struct hmm *hmm)
 {
-	for (unsigned i = 0; i < DEVMEMS; i++) {
-		struct hmm_devmem *none = NULL;
+	struct pager *pager = hmm->pager;
 
+	for (unsigned i = 0; i < DEVMEMS; i++) {
+		struct hmm_devmem *devmem = pager->devmem[i], *none = NULL;
+		bool ended = true;
+
+		if (devmem && atomic_compare_exchange_strong(&devmem->ended, &ended, false))
+			return devmem;
+		if (devmem)
+			continue;
+		devmem = arena_alloc(hmm->arena, sizeof(*devmem));
+		if (!devmem)
+			return error_say(-ENOMEM, "no memory for a devmem"), NULL;
 		devmem->id = i;
-		if (atomic_compare_exchange_strong(&hmm->pager->devmem[i], &none, devmem))
-			return 0;
+		devmem->hmm = hmm;
+		if (atomic_compare_exchange_strong(&pager->devmem[i], &none, devmem))
+			return devmem;
+		arena_free(hmm->arena, devmem, sizeof(*devmem));
 	}
-	return error_say(-ENOSPC, "there are %u devmems already", DEVMEMS);
+	return error_say(-ENOSPC, "there are %u devmems already", DEVMEMS), NULL;
+}
+
+static void fill(struct hmm_devmem *devmem, const struct hmm_devmem_options *options,
+		 const struct hmm_devmem_ops *ops, void *priv)
+{
+	devmem->options = *options;
+	devmem->ops = *ops;
+	devmem->priv = priv;
+	devmem->lost = devmem->ending = false;
+	devmem->in_use = devmem->hint = devmem->lost_said = 0;
+	memset(&devmem->count, 0, sizeof(devmem->count));
+	if (!devmem->options.limit)
+		devmem->options.limit = options->frames;
+	if (!devmem->options.timeout_ms)
+		devmem->options.timeout_ms = TIMEOUT_MS;
 }
 
 int hmm_devmem_create(struct hmm *hmm, const struct hmm_devmem_options *options,
@@ -86,25 +114,15 @@ int hmm_devmem_create(struct hmm *hmm, const struct hmm_devmem_options *options,
 	if (err)
 		return err;
 	if (!hmm->pager && (err = pager_make(hmm)) && !hmm->pager)
-		return error_say(err, "no memory, or no userfaultfd, for moving pages");
-	devmem = arena_alloc(hmm->arena, sizeof(*devmem));
+		return error_say(err, "no memory for moving pages");
+	devmem = take_slot(hmm);
 	if (!devmem)
-		return error_say(-ENOMEM, "no memory for a devmem");
-	devmem->hmm = hmm;
-	devmem->options = *options;
-	devmem->ops = *ops;
-	devmem->priv = priv;
-	if (!devmem->options.limit)
-		devmem->options.limit = options->frames;
-	if (!devmem->options.timeout_ms)
-		devmem->options.timeout_ms = TIMEOUT_MS;
-	err = frames_init(devmem);
-	if (!err)
-		err = take_id(hmm, devmem);
-	if (err) {
+		return error_last();
+	fill(devmem, options, ops, priv);
+	if (frames_init(devmem)) {
 		frames_destroy(devmem);
-		arena_free(hmm->arena, devmem, sizeof(*devmem));
-		return err == -ENOMEM ? error_say(err, "no memory for the frames") : err;
+		devmem->ended = true;
+		return error_say(-ENOMEM, "no memory for the frames");
 	}
 	hmm_get(hmm);
 	*out = devmem;
@@ -121,6 +139,7 @@ static void regions_unmap(struct hmm_devmem *devmem)
 			hmm->os->ctx_unregister(&hmm->os_ctx[i], devmem->region[i],
 						devmem->region[i] + size);
 			hmm->os->region_unmap((void *)devmem->region[i], size);
+			devmem->region[i] = 0;
 		}
 }
 
@@ -146,10 +165,10 @@ void hmm_devmem_destroy(struct hmm_devmem *devmem)
 	}
 	r = (struct request){ .kind = REQUEST_DRAIN, .devmem = devmem };
 	request_do(hmm, &r);
-	hmm->pager->devmem[devmem->id] = NULL;
+	transfers_release(devmem);
 	regions_unmap(devmem);
 	frames_destroy(devmem);
-	arena_free(hmm->arena, devmem, sizeof(*devmem));
+	devmem->ended = true;
 	hmm_put(hmm);
 }
 

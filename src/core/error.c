@@ -31,6 +31,11 @@ int error_say(int err, const char *fmt, ...)
 	return err;
 }
 
+int error_last(void)
+{
+	return said.err;
+}
+
 static const char *general(int err)
 {
 	switch (err) {

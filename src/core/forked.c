@@ -118,7 +118,7 @@ void forked_child(struct hmm *hmm, unsigned ctx, int child)
 	uint64_t entry;
 
 	for (unsigned i = 0; i < TRANSFERS; i++)
-		if (pager->transfer[i].state >= TRANSFER_TAKEN)
+		if (pager->transfer[i].state != TRANSFER_FREE) /* CLAIMED: taken half */
 			give_transfer(hmm, ctx, child, &pager->transfer[i], &wiped);
 	for (uintptr_t at = 0; books_next(hmm, &at, UINTPTR_MAX, &entry); at += PAGE)
 		if (book_state(entry) == BOOK_AWAY && book_ctx(entry) == ctx)

@@ -41,6 +41,8 @@ void frames_destroy(struct hmm_devmem *devmem)
 	if (devmem->frame)
 		arena_free(arena, devmem->frame,
 			   devmem->options.frames * sizeof(*devmem->frame));
+	devmem->used = NULL;
+	devmem->frame = NULL;
 }
 
 bool frame_is_used(const struct hmm_devmem *devmem, uint64_t frame)

@@ -258,13 +258,21 @@ static void own(struct hmm_transfer *t, struct moving *page)
 	atomic_fetch_add(&devmem->count.to_device, 1);
 }
 
-/* Without a page in it a host frame would fault under the device. */
-static int fill_hole(struct hmm_transfer *t, struct moving *page)
+/* Without a page in it a host frame would fault under the device. A row at once. */
+static int fill_holes(struct hmm_transfer *t, unsigned first)
 {
-	size_t done;
-	int err = t->hmm->os->ctx_zero(&t->hmm->os_ctx[t->ctx], page->host, PAGE, &done);
+	const struct moving *page = &t->page[first];
+	unsigned n = 1;
+	size_t done = 0;
+	int err;
 
-	return err == -EEXIST ? 0 : err;
+	while (first + n < t->n && page[n].is == PAGE_HOLE &&
+	       page[n].host == page->host + n * PAGE)
+		n++;
+	err = t->hmm->os->ctx_zero(&t->hmm->os_ctx[t->ctx], page->host, n * PAGE, &done);
+	for (unsigned i = 0; i < done / PAGE; i++)
+		t->page[first + i].is = PAGE_BUFFER; /* of zeros */
+	return done || err == -EEXIST ? 0 : err;
 }
 
 /* Three steps with host frames: the page goes from the buffer into the frame it was given. */
@@ -296,7 +304,7 @@ int leave_commit(struct hmm_transfer *t)
 		if (t->devmem->options.host_frames)
 			page->err = into_frame(t, page);
 		if (!page->err && page->is == PAGE_HOLE && t->devmem->options.host_frames)
-			page->err = fill_hole(t, page);
+			page->err = fill_holes(t, t->next);
 		if (page->err == -EAGAIN) {
 			page->err = 0;
 			pager_again(t->hmm);

@@ -315,6 +315,7 @@ int64_t hmm_migrate_to_device(struct hmm_devmem *devmem, uintptr_t start, size_t
 
 int64_t hmm_migrate_to_host(struct hmm *hmm, uintptr_t start, size_t length)
 {
+	uint64_t lost;
 	struct request home = { .kind = REQUEST_HOME, .start = PAGE_DOWN(start),
 				.end = start + length };
 	int err = hmm_check_sleep(hmm);
@@ -326,7 +327,10 @@ int64_t hmm_migrate_to_host(struct hmm *hmm, uintptr_t start, size_t length)
 	if (!hmm->pager || !length)
 		return 0;
 	home.deadline = hmm->os->now() + CALL_NS;
+	lost = hmm->pager->lost;
 	err = request_do(hmm, &home);
+	if (!err && hmm->pager->lost != lost)
+		return error_say(-EIO, "a device cannot give pages back: touching them is SIGBUS");
 	return err ? error_say(err, "pages are locked by a device, or still on their way")
 		   : (int64_t)home.moved;
 }

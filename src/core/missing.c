@@ -153,68 +153,81 @@ void missing_forget(struct hmm *hmm, unsigned ctx, uintptr_t start, uintptr_t en
 	pager->missing_n = n;
 }
 
-static bool all_home(struct hmm *hmm, const struct missing *m)
+int missing_unregister(struct hmm *hmm, unsigned ctx, uintptr_t start, uintptr_t end)
 {
-	uintptr_t at = m->start;
+	uintptr_t at = start;
 	uint64_t entry;
 
-	return !books_next(hmm, &at, m->end, &entry);
+	if (books_next(hmm, &at, end, &entry) || transfers_cover(hmm, start, end))
+		return -EBUSY;
+	missing_forget(hmm, ctx, start, end);
+	hmm->os->ctx_unregister(&hmm->os_ctx[ctx], start, end);
+	return 0;
 }
 
-/* Unregister, and tell the worker that the map and the devices have to forget it. */
-static void make_plain(struct hmm *hmm, const struct missing *m)
+static bool all_home(struct hmm *hmm, uintptr_t start, uintptr_t end)
 {
-	struct gate *gate = &hmm->gate[m->ctx];
-	struct event event = { .kind = EVENT_PLAIN, .start = m->start, .end = m->end };
+	uint64_t entry;
+
+	return !books_next(hmm, &start, end, &entry);
+}
+
+/*
+ * Unregister, and tell the worker that the map and the devices have to forget it. Said also
+ * where it failed: a part may be unregistered then.
+ */
+static void make_plain(struct hmm *hmm, unsigned ctx, uintptr_t start, uintptr_t end)
+{
+	struct gate *gate = &hmm->gate[ctx];
+	struct event event = { .kind = EVENT_PLAIN, .start = start, .end = end };
 
 	atomic_fetch_add(&gate->seq, 1);
-	if (!hmm->os->ctx_unregister(&hmm->os_ctx[m->ctx], m->start, m->end))
-		queue_push(&gate->queue, &event);
+	hmm->os->ctx_unregister(&hmm->os_ctx[ctx], start, end);
+	queue_push(&gate->queue, &event);
 	atomic_fetch_add(&gate->seq, 1);
 	if (gate->seq_waiters)
 		hmm->os->wake((const uint32_t *)&gate->seq);
 	worker_wake(hmm);
+	missing_forget(hmm, ctx, start, end);
 }
 
-/* Adjoining pieces of one VMA go together: a piece would leave it split. */
-static bool stands_alone(const struct pager *pager, const struct missing *m)
+/* The whole VMA as it is now, which may have grown; if all of it is at home. */
+static bool try_plain(struct hmm *hmm, const struct missing *m)
 {
-	for (unsigned i = 0; i < pager->missing_n; i++) {
-		const struct missing *other = &pager->missing[i];
+	struct os_vma vma;
 
-		if (other != m && other->ctx == m->ctx &&
-		    (other->end == m->start || other->start == m->end) && !other->home_since)
-			return false;
+	if (hmm->os->vma_find_fast(&hmm->mm, m->start, &vma) || vma.start > m->start) {
+		missing_forget(hmm, m->ctx, m->start, m->end);
+		return true;
 	}
+	if (!all_home(hmm, vma.start, vma.end) || transfers_cover(hmm, vma.start, vma.end) ||
+	    !belongs(hmm, m->ctx, m->start) || hmm->os->ctx_probe(&hmm->os_ctx[m->ctx]))
+		return false;
+	make_plain(hmm, m->ctx, vma.start, vma.end);
 	return true;
 }
 
 void missing_trim(struct hmm *hmm)
 {
 	struct pager *pager = hmm->pager;
-	uint64_t now = hmm->os->now();
-	unsigned kept = 0;
+	uint64_t now;
 
-	if (!pager->missing_n || now - pager->trimmed < TRIM_NS)
+	if (!pager->missing_n || (now = hmm->os->now()) - pager->trimmed < TRIM_NS)
 		return;
 	pager->trimmed = now;
 	for (unsigned i = 0; i < pager->missing_n; i++) {
 		struct missing *m = &pager->missing[i];
 
-		if (!all_home(hmm, m))
+		if (!all_home(hmm, m->start, m->end))
 			m->home_since = 0;
 		else if (!m->home_since)
 			m->home_since = now;
 	}
 	for (unsigned i = 0; i < pager->missing_n; i++) {
-		struct missing m = pager->missing[i];
+		const struct missing m = pager->missing[i];
 
-		if (m.home_since && now - m.home_since >= HOME_NS &&
-		    stands_alone(pager, &pager->missing[i]) &&
-		    !hmm->os->ctx_probe(&hmm->os_ctx[m.ctx]))
-			make_plain(hmm, &m);
-		else
-			pager->missing[kept++] = m;
+		/* The list is another one afterwards. */
+		if (m.home_since && now - m.home_since >= HOME_NS && try_plain(hmm, &m))
+			i = -1u;
 	}
-	pager->missing_n = kept;
 }

@@ -13,6 +13,8 @@
 #define LIMBO_NS 1000000
 #define IDLE_NS 100000000
 #define AROUND_MIN 16u
+/* How long EAGAIN lasts before it counts as a storm. */
+#define STORM_HUSH_NS 1000000
 
 void pager_again(struct hmm *hmm)
 {
@@ -231,6 +233,9 @@ void pager_turn(struct hmm *hmm)
 	if (pager->limbo_n)
 		limbo_drain(hmm);
 	missing_trim(hmm);
+	if (pager->again != !!pager->again_since)
+		pager->again_since = pager->again ? hmm->os->now() : 0;
+	hush(hmm, pager->again && hmm->os->now() - pager->again_since > STORM_HUSH_NS);
 }
 
 static int64_t earlier(int64_t a, uint64_t until, uint64_t now)
@@ -328,15 +333,21 @@ int pager_make(struct hmm *hmm)
 	pager->removes = 1;
 	pager->unsettled[0] = (struct unsettled){ .end = UINTPTR_MAX, .number = 1 };
 	pager->unsettled_n = 1;
-	if (!err && atomic_compare_exchange_strong(&hmm->pager, &none, pager))
+	if (!err && atomic_compare_exchange_strong(&hmm->pager, &none, pager)) {
+		if (hush_start(hmm))
+			hmm_log(HMM_LOG_WARN, "no thread or memory to get through storms of madvise "
+				"with: faults may have to wait for their end");
 		return 0;
+	}
 	pager_free(hmm, pager);
 	return err;
 }
 
 void pager_end(struct hmm *hmm)
 {
-	if (hmm->pager)
-		pager_free(hmm, hmm->pager);
+	if (!hmm->pager)
+		return;
+	hush_end(hmm);
+	pager_free(hmm, hmm->pager);
 	hmm->pager = NULL;
 }

@@ -13,6 +13,7 @@
  *	limbo.c     frames that devices may still use, until they cannot
  *	unsettled.c addresses whose DONTNEED may not have zapped yet
  *	dropped.c   events and pages that are not at home
+ *	hush.c      getting through a storm of changes
  *	forked.c    fork: everything home before, the child's copies after a raw clone
  *	missing.c   VMAs that are registered MISSING, and back to plain
  *	migrate.c   the public calls
@@ -114,6 +115,7 @@ struct hmm_devmem {
 	_Atomic uint64_t *used; /* a bit each */
 	_Atomic uint64_t in_use, hint;
 	_Atomic bool lost, ending;
+	_Atomic bool ended; /* the struct can be used again; it is never freed: a look may read it */
 	uint64_t lost_said; /* worker only */
 	_Atomic uintptr_t region[CONTEXTS]; /* host frames: for each context, made when needed */
 	struct {
@@ -195,6 +197,8 @@ void transfer_publish(struct hmm_transfer *t, uintptr_t start, uintptr_t end);
 void transfer_unpublish(struct hmm_transfer *t);
 /* Does a published transfer touch [start, end)? Any thread. */
 bool transfers_cover(const struct hmm *hmm, uintptr_t start, uintptr_t end);
+/* Its driver is gone: what it never ended is over. */
+void transfers_release(struct hmm_devmem *devmem);
 unsigned transfers_free(const struct hmm *hmm);
 /* The pager: what the drivers have said of copies that ended, into the pages. */
 void transfers_judge(struct hmm *hmm);
@@ -214,6 +218,7 @@ enum request_kind {
 	REQUEST_EVICT,	 /* frames [start, end) of `devmem` */
 	REQUEST_DRAIN,	 /* until no frame of `devmem` is in limbo */
 	REQUEST_SETTLED, /* madvise calls up to event `number` are over */
+	REQUEST_TRIM,	 /* unregister [start, end) of context `number`, if all is at home */
 	REQUEST_LOCK,	 /* exclusive: lock the page at `start` if `devmem` has it */
 };
 
@@ -297,6 +302,7 @@ struct pager {
 	_Atomic uint32_t freed;	 /* futex: a request or transfer slot is free */
 	struct hmm_devmem *_Atomic devmem[DEVMEMS];
 	_Atomic unsigned forking;
+	_Atomic uint64_t lost; /* pages, of all devmems */
 
 	/* buffers */
 	_Atomic uintptr_t stage[CONTEXTS]; /* out: a block for each transfer; registered */
@@ -326,8 +332,14 @@ struct pager {
 	uint64_t trimmed; /* ns */
 	uintptr_t around_end; /* where the last fault-around ended */
 	unsigned around;      /* pages */
-	uint64_t busy_until;  /* something answered EAGAIN: look again soon */
 	bool again;
+	uint64_t again_since; /* ns; 0 */
+
+	/* hush.c */
+	_Atomic uint32_t hush; /* futex */
+	_Atomic bool hush_stop;
+	uintptr_t hush_region;
+	struct os_thread *hush_thread;
 };
 
 /* Any thread: the pager of this mirror, made at the first devmem. */
@@ -345,6 +357,12 @@ int64_t pager_timeout(struct hmm *hmm);
 void pager_again(struct hmm *hmm);
 /* Who waited for [start, end) was woken by what put pages there. */
 void parked_forget(struct hmm *hmm, uintptr_t start, uintptr_t end);
+
+/* ---- hush.c ---- */
+int hush_start(struct hmm *hmm);
+void hush_end(struct hmm *hmm);
+/* The pager: a storm of changes keeps it from moving pages; and: it is through. */
+void hush(struct hmm *hmm, bool on);
 
 /* ---- leave.c ---- */
 /* Isolate; 0, -EAGAIN not all yet, or why none. */
@@ -408,6 +426,8 @@ int missing_register(struct hmm *hmm, unsigned ctx, uintptr_t start, uintptr_t e
 bool missing_proves(const struct hmm *hmm, unsigned ctx, uintptr_t page);
 /* An event: what it touched is not known to be registered any more. */
 void missing_forget(struct hmm *hmm, unsigned ctx, uintptr_t start, uintptr_t end);
+/* Take the registration back. -EBUSY: something of it is away, or on its way. */
+int missing_unregister(struct hmm *hmm, unsigned ctx, uintptr_t start, uintptr_t end);
 /* Now and then: VMAs whose pages are all home go back to plain. */
 void missing_trim(struct hmm *hmm);
 

@@ -232,6 +232,9 @@ static int run(struct hmm *hmm, struct request *r)
 	case REQUEST_SETTLED:
 		unsettled_clear(hmm, r->number);
 		return 0;
+	case REQUEST_TRIM:
+		r->err = missing_unregister(hmm, (unsigned)r->number, r->start, r->end);
+		return 0;
 	case REQUEST_LOCK:
 		entry = books_get(hmm, r->start);
 		if (book_state(entry) == BOOK_MOVING)

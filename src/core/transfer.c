@@ -192,3 +192,15 @@ void transfers_look(struct hmm *hmm)
 			arrive_finish(t);
 	}
 }
+
+void transfers_release(struct hmm_devmem *devmem)
+{
+	for (unsigned i = 0; i < TRANSFERS; i++) {
+		struct hmm_transfer *t = &devmem->hmm->pager->transfer[i];
+
+		if (t->state == TRANSFER_STRAY && t->devmem == devmem) {
+			t->stray = false;
+			t->state = TRANSFER_FREE;
+		}
+	}
+}

@@ -18,7 +18,7 @@
 #include <string.h>
 #include <sys/mman.h>
 
-#include "core/core.h"
+#include "core/pager.h"
 
 #define VALUE_CTX 0xffu
 #define VALUE_PROT_SHIFT 8
@@ -440,6 +440,18 @@ void vmas_claim(struct hmm *hmm, unsigned ctx, uintptr_t start, uintptr_t end)
 	lock_drop(&hmm->register_lock);
 }
 
+/* What has pages away stays registered; only the pager knows, and keeps it so. */
+static bool unregister(struct hmm *hmm, const struct mirrored *m)
+{
+	struct request trim = { .kind = REQUEST_TRIM, .start = m->start, .end = m->end,
+				.number = m->ctx };
+
+	if (hmm->pager)
+		return !request_do(hmm, &trim);
+	hmm->os->ctx_unregister(&hmm->os_ctx[m->ctx], m->start, m->end);
+	return true;
+}
+
 /*
  * Unregister what no notifier covers any more. The notifiers' lock is held over the
  * system call: a notifier that is inserted later faults later, and finds the VMA gone
@@ -452,10 +464,8 @@ void vmas_trim(struct hmm *hmm, uintptr_t start, uintptr_t end)
 	while (start < end && vmas_next(hmm, start, end, &m)) {
 		lock_take(&hmm->register_lock);
 		lock_take(&hmm->notifiers_lock);
-		if (!notifiers_overlap_locked(hmm, m.start, m.end)) {
+		if (!notifiers_overlap_locked(hmm, m.start, m.end) && unregister(hmm, &m))
 			vmas_erase(hmm, m.ctx, m.start, m.end);
-			hmm->os->ctx_unregister(&hmm->os_ctx[m.ctx], m.start, m.end);
-		}
 		lock_drop(&hmm->notifiers_lock);
 		lock_drop(&hmm->register_lock);
 		start = m.end;

@@ -11,7 +11,7 @@
  */
 #include <errno.h>
 
-#include "core/core.h"
+#include "core/pager.h"
 
 /* Events of one queue before the next queue has its turn. */
 #define TURN 32u
@@ -191,6 +191,22 @@ static bool anything_mirrored(const struct hmm *hmm)
 	return false;
 }
 
+/* The pager logs nothing itself: the taker of lines is the program's. */
+static void say_lost(struct hmm *hmm)
+{
+	for (unsigned i = 0; hmm->pager && i < DEVMEMS; i++) {
+		struct hmm_devmem *devmem = hmm->pager->devmem[i];
+		uint64_t lost = devmem ? devmem->count.lost : 0;
+
+		if (!devmem || lost == devmem->lost_said)
+			continue;
+		hmm_log(HMM_LOG_ERROR, "%llu pages were in the memory of a device that cannot give "
+			"them back: touching them is SIGBUS",
+			(unsigned long long)(lost - devmem->lost_said));
+		devmem->lost_said = lost;
+	}
+}
+
 /*
  * mprotect does not wait for us: a running job's permission is looked at in ticks. What
  * costs system calls is done by the clock, not at each wake-up: a fence may be waiting.
@@ -206,6 +222,7 @@ static void tick(struct hmm *hmm)
 	if (now - hmm->ticked < TICK_NS)
 		return;
 	hmm->ticked = now;
+	say_lost(hmm);
 	hmm->os->handlers_arm();
 	check_identity(hmm, now);
 }

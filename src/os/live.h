@@ -113,6 +113,10 @@ void live_access_end(void);
 int live_access_add(uintptr_t addr, size_t size, uint64_t operand, uint64_t *old);
 int live_handlers_arm(void);
 
+/* ---- hush.c ---- */
+
+void live_hush(void *region, size_t length);
+
 /* ---- thread.c ---- */
 
 void live_wait(const uint32_t *word, uint32_t expected, uint64_t timeout_ns);

@@ -163,6 +163,9 @@ struct os_ops {
 	/* Discard pages of a region that is registered with a quiet context, or with none. */
 	void (*region_zap)(uintptr_t start, size_t length);
 
+	/* Keep changes of the address space from beginning, for a moment: region is populated. */
+	void (*hush)(void *region, size_t length);
+
 	/* 0 no change is pending, -EAGAIN one is, other: the descriptor is lost. */
 	int (*ctx_probe)(const struct os_ctx *ctx);
 	/* Reader only. Sleep until a message is there, timeout_ns at most; -1: for ever. Sets bit i of

@@ -49,7 +49,7 @@ struct away {
 	bool host;
 	char *frames;
 	uint64_t nframes;
-	_Atomic unsigned delay_us;
+	_Atomic unsigned delay_us, broken_out, broken_home;
 	pthread_mutex_t update;
 
 	struct job ring[RING];
@@ -134,8 +134,15 @@ static void do_job(struct away *dev, const struct job *job)
 
 		nanosleep(&t, NULL);
 	}
-	for (unsigned i = 0; i < job->n; i++)
-		copy_one(dev, &job->copies[i], job->home);
+	for (unsigned i = 0; i < job->n; i++) {
+		struct hmm_devmem_copy *copy = &job->copies[i];
+		unsigned broken = job->home ? dev->broken_home : dev->broken_out;
+
+		if (broken >> copy->addr / PAGE % 8 & 1)
+			copy->err = -EIO;
+		else
+			copy_one(dev, copy, job->home);
+	}
 	hmm_devmem_done(job->transfer, 0);
 }
 
@@ -337,8 +344,11 @@ static int start(pthread_t *thread, char **stack, void *(*fn)(void *arg), struct
 static int create(struct away *dev, const struct away_options *options)
 {
 	struct hmm_devmem_options devmem = { .size = sizeof(devmem),
-					     .type = HMM_DEVMEM_PRIVATE,
+					     .type = options->coherent ? HMM_DEVMEM_COHERENT
+								       : HMM_DEVMEM_PRIVATE,
 					     .frames = dev->nframes,
+					     .timeslice_us = options->timeslice_us,
+					     .timeout_ms = options->timeout_ms,
 					     .host_frames = options->host,
 					     .owner = dev };
 	int err = hmm_open(&dev->hmm);
@@ -422,6 +432,18 @@ void away_leave(struct away *dev)
 	end_accessor(dev);
 	hmm_notifier_remove(dev->notifier);
 	hmm_put(dev->hmm);
+}
+
+void away_unwatch(struct away *dev)
+{
+	hmm_notifier_remove(dev->notifier);
+	dev->notifier = NULL;
+}
+
+void away_break(struct away *dev, unsigned out, unsigned home)
+{
+	dev->broken_out = out;
+	dev->broken_home = home;
 }
 
 struct hmm *away_hmm(const struct away *dev)

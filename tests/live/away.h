@@ -27,7 +27,9 @@ struct away;
 struct away_options {
 	bool host;	   /* host frames */
 	uint64_t frames;   /* 0: AWAY_FRAMES */
-	unsigned delay_us; /* each copy takes so much longer */
+	unsigned delay_us; /* each transfer takes so much longer */
+	unsigned timeslice_us, timeout_ms;
+	bool coherent;
 };
 
 /* One devmem on the process's mirror. 0 or what hmm_open() or hmm_devmem_create() said. */
@@ -36,6 +38,11 @@ int away_open(struct away **dev, const struct away_options *options);
 void away_close(struct away *dev);
 /* As away_close, but the devmem is left as it is: for who ends with pages away. */
 void away_leave(struct away *dev);
+
+/* The device is told nothing any more. */
+void away_unwatch(struct away *dev);
+/* Of each eight pages the ones with their bit set cannot be copied out, or home. */
+void away_break(struct away *dev, unsigned out, unsigned home);
 
 struct hmm *away_hmm(const struct away *dev);
 struct hmm_devmem *away_devmem(const struct away *dev);

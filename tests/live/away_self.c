@@ -135,32 +135,36 @@ void *churn_stdio(void *arg)
 	return NULL;
 }
 
-static bool child_is_well(unsigned i, const unsigned char *block)
+/* The wait status of a child that looks at the block: by fork, raw clone, or exec. */
+static int child_of(unsigned i, const unsigned char *block)
 {
 	char *argv[] = { (char *)"true", NULL };
 	pid_t pid = 0;
 
 	if (i % 3 == 2) {
 		if (posix_spawnp(&pid, "true", NULL, NULL, argv, environ))
-			return false;
+			return -2;
 	} else {
 		pid = i % 3 ? (pid_t)syscall(SYS_clone, SIGCHLD, 0, 0, 0, 0) : fork();
 		if (!pid)
 			_exit(!pattern_holds(block, 5000));
 	}
-	return pid > 0 && live_wait(pid, 10) == 0;
+	return pid > 0 ? live_wait(pid, 10) : -2;
 }
 
 void *churn_children(void *arg)
 {
+	static const char *const how[] = { "fork", "raw clone", "posix_spawn" };
 	struct churner *c = arg;
 	unsigned char *block = malloc(5000);
 
 	pattern(block, 5000);
 	for (; !*c->stop && !c->wrong[0]; c->rounds++) {
-		if (!child_is_well((unsigned)c->rounds, block))
-			WRONG(c, "child %lu (fork, clone, spawn: %lu) is not well",
-			      c->rounds, c->rounds % 3);
+		int status = child_of((unsigned)c->rounds, block);
+
+		if (status)
+			WRONG(c, "child of %s: status %#x%s", how[c->rounds % 3], status,
+			      status == 0x100 ? ", its memory is wrong" : "");
 		usleep(2000);
 	}
 	free(block);

@@ -460,6 +460,138 @@ static enum verdict held_frame(const void *arg)
 	return end(&s);
 }
 
+/* A page that came a moment ago does not go home for a fault yet; the CPU waits. */
+static enum verdict time_slice(const void *arg)
+{
+	struct away_options options = *(const struct away_options *)arg;
+	struct hmm_devmem_stats stats = { .size = sizeof(stats) };
+	static struct steps s;
+	uint64_t begun;
+
+	options.timeslice_us = 200000;
+	TRY(begin(&s, &options));
+	TRY(away_out(s.dev, s.zone.at, PAGES));
+	begun = live_now_ns();
+	EXPECT(s.zone.shadow[7], (unsigned char)s.zone.at[7]);
+	begun = live_now_ns() - begun;
+	CHECK(begun > UINT64_C(150000000) && begun < UINT64_C(1500000000),
+	      "the CPU waited %llu ms of 200", (unsigned long long)begun / 1000000);
+	hmm_devmem_get_stats(s.m.devmem, &stats);
+	CHECK(stats.timesliced, "no fault was counted");
+	/* A call does not wait. */
+	TRY(away_out(s.dev, s.zone.at, PAGES));
+	begun = live_now_ns();
+	EXPECT(PAGES, hmm_migrate_to_host(away_hmm(s.dev), s.m.start, PAGES * PAGE));
+	CHECK(live_now_ns() - begun < UINT64_C(100000000), "to_host waited for the slice");
+	return end(&s);
+}
+
+/* The page stays mapped; the device's frame is its own all the same. */
+static enum verdict coherent(const void *arg)
+{
+	struct hmm_devmem_stats stats = { .size = sizeof(stats) };
+	static struct steps s;
+
+	TRY(begin(&s, &(struct away_options){ .coherent = true }));
+	TRY(away_out(s.dev, s.zone.at, PAGES));
+	EXPECT(PAGES, away_in_use(s.dev));
+	TRY(zone_check(&s.zone, "coherent"));
+	EXPECT(PAGES, away_in_use(s.dev));
+	SYS(madvise(s.zone.at, 4 * PAGE, MADV_DONTNEED));
+	SYS(munmap(s.zone.at + 4 * PAGE, 4 * PAGE));
+	zone_zero(&s.zone, 0, 4);
+	zone_access(&s.zone, 4, 8, ZONE_NONE);
+	TRY(zone_check(&s.zone, "half of it gone"));
+	TRY(away_settles(s.dev, PAGES - 8));
+	EXPECT(PAGES - 8, hmm_migrate_to_host(away_hmm(s.dev), s.m.start, PAGES * PAGE));
+	hmm_devmem_get_stats(s.m.devmem, &stats);
+	EXPECT(0, stats.cpu_faults);
+	return end(&s);
+}
+
+/* A driver that cannot copy some pages out: they stay. */
+static enum verdict broken_out(const void *arg)
+{
+	struct hmm_devmem_stats stats = { .size = sizeof(stats) };
+	static struct steps s;
+
+	TRY(begin(&s, &copied));
+	away_break(s.dev, 0x11, 0);
+	EXPECT(PAGES - PAGES / 4,
+	       hmm_migrate_to_device(s.m.devmem, s.m.start, PAGES * PAGE));
+	TRY(away_settles(s.dev, PAGES - PAGES / 4));
+	hmm_devmem_get_stats(s.m.devmem, &stats);
+	CHECK(stats.failed >= PAGES / 4, "only %llu failed",
+	      (unsigned long long)stats.failed);
+	EXPECT(0, stats.lost);
+	TRY(zone_check(&s.zone, "some stayed"));
+	away_break(s.dev, 0xff, 0);
+	EXPECT(-EIO, hmm_migrate_to_device(s.m.devmem, s.m.start, PAGES * PAGE));
+	away_break(s.dev, 0, 0);
+	return end(&s);
+}
+
+/* A driver that never says it is done: its device counts as dead, the pages stay. */
+static enum verdict overdue(const void *arg)
+{
+	static struct steps s;
+	uint64_t begun;
+	int64_t n;
+
+	TRY(begin(&s, &(struct away_options){ .delay_us = 900000, .timeout_ms = 100 }));
+	begun = live_now_ns();
+	n = hmm_migrate_to_device(s.m.devmem, s.m.start, PAGES * PAGE);
+	CHECK(n == -ENODEV || n == -EIO, "%lld", (long long)n);
+	CHECK(live_now_ns() - begun < UINT64_C(800000000), "it waited for the driver");
+	TRY(zone_check(&s.zone, "a driver that is late"));
+	EXPECT(-ENODEV, hmm_migrate_to_device(s.m.devmem, s.m.start, PAGES * PAGE));
+	usleep(1000000); /* now it says so */
+	return end(&s);
+}
+
+/* ---- who is told, and who is not ---- */
+
+/* Every device is told; which one the pages go to is said. */
+static enum verdict told_owner(const void *arg)
+{
+	struct away_told before;
+	static struct steps s;
+	struct away *other;
+	char byte;
+
+	TRY(begin(&s, arg));
+	EXPECT(0, away_open(&other, &host));
+	EXPECT(0, away_read(other, &byte, s.zone.at, 1));
+	before = away_told(other);
+	TRY(away_out(s.dev, s.zone.at, PAGES));
+	CHECK(away_told(s.dev).migrate_own > 0, "the device itself was not told");
+	CHECK(away_told(other).count[HMM_EVENT_MIGRATE] > before.count[HMM_EVENT_MIGRATE],
+	      "the other device was not told");
+	EXPECT(0, away_told(other).migrate_own);
+	away_close(other);
+	return end(&s);
+}
+
+/* Nobody watches what is away: it is found all the same. */
+static enum verdict no_notifier(const void *arg)
+{
+	static struct steps s;
+
+	TRY(begin(&s, arg));
+	TRY(away_out(s.dev, s.zone.at, PAGES));
+	away_unwatch(s.dev);
+	usleep(1000);
+	TRY(zone_check(&s.zone, "without a notifier"));
+	EXPECT(PAGES, hmm_migrate_to_device(s.m.devmem, s.m.start, PAGES * PAGE));
+	EXPECT(PAGES, hmm_migrate_to_host(away_hmm(s.dev), s.m.start, PAGES * PAGE));
+	EXPECT(PAGES, hmm_migrate_to_device(s.m.devmem, s.m.start, PAGES * PAGE));
+	SYS(madvise(s.zone.at, 4 * PAGE, MADV_DONTNEED));
+	zone_zero(&s.zone, 0, 4);
+	SYS(munmap(s.zone.at + 4 * PAGE, 4 * PAGE));
+	zone_access(&s.zone, 4, 8, ZONE_NONE);
+	return end(&s);
+}
+
 /* ---- exclusive ---- */
 
 static enum verdict exclusive_waits(const void *arg)
@@ -546,6 +678,32 @@ static enum verdict lost(const void *arg)
 	EXPECT(PAGES / 2, stats.lost);
 	EXPECT(-ENODEV, hmm_migrate_to_device(s.m.devmem, s.m.start + PAGE, PAGE));
 	/* Who maps anew there has a page again. */
+	SYS(mmap(s.zone.at, PAGES * PAGE, RW, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1,
+		 0));
+	zone_zero(&s.zone, 0, PAGES);
+	return end(&s);
+}
+
+/* A driver that cannot read some pages back: SIGBUS there, for ever, and nowhere else. */
+static enum verdict broken_home(const void *arg)
+{
+	static struct steps s;
+
+	signal(SIGBUS, on_bus);
+	TRY(begin(&s, &copied));
+	TRY(away_out(s.dev, s.zone.at, PAGES));
+	away_break(s.dev, 0, 0x22);
+	for (volatile unsigned p = 0; p < 2 * PAGES; p++) {
+		size_t page = p % PAGES;
+		bool broken = 0x22 >> ((uintptr_t)s.zone.at / PAGE + page) % 8 & 1;
+		volatile int before = bus_errors;
+
+		if (!sigsetjmp(jump, 1))
+			EXPECT(s.zone.shadow[page * PAGE + 9],
+			       (unsigned char)s.zone.at[page * PAGE + 9]);
+		CHECK(bus_errors - before == broken, "page %zu: %d SIGBUS, expected %d",
+		      page, (int)bus_errors - before, broken);
+	}
 	SYS(mmap(s.zone.at, PAGES * PAGE, RW, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1,
 		 0));
 	zone_zero(&s.zone, 0, PAGES);
@@ -700,10 +858,17 @@ int main(int argc, char **argv)
 		ON_BOTH(cpu_waits, "cpu-waits"),
 		ON_BOTH(racing_writers, "racing-writers"),
 		ON_BOTH(few_frames, "few-frames"),
+		ON_BOTH(time_slice, "time-slice"),
+		ON_BOTH(told_owner, "told-owner"),
+		ON_BOTH(no_notifier, "no-notifier"),
 		ON_BOTH(lost, "lost"),
 		ON_BOTH(of_a_parent, "of-a-parent"),
 		ON_BOTH(in_a_callback, "in-a-callback"),
 		{ .name = "held-frame", .run = held_frame },
+		{ .name = "coherent", .run = coherent },
+		{ .name = "broken-out", .run = broken_out },
+		{ .name = "broken-home", .run = broken_home },
+		{ .name = "overdue", .run = overdue },
 		{ .name = "exclusive-waits", .run = exclusive_waits },
 		{ .name = "exclusive-refused", .run = exclusive_refused },
 		{ .name = "bad-options", .run = bad_options },

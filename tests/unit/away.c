@@ -123,7 +123,7 @@ void away_begin(struct hmm *hmm, const struct hmm_devmem_options *options)
 
 void away_settle(void)
 {
-	fake.hold_queue = fake.hold_resume = away.vram.defer = false;
+	fake.hold_queue = fake.hold_resume = fake.hold_zap = away.vram.defer = false;
 	fake_queue_all();
 	for (unsigned i = 0; i < 200; i++) {
 		fake_settle();
@@ -277,7 +277,8 @@ void away_map(unsigned page, unsigned n)
 void away_dontneed(unsigned page, unsigned n)
 {
 	for (unsigned i = page; i < page + n; i++)
-		model_set(i, AWAY_READS, 0, true);
+		if (!away.page[i].old_too) /* else it reads still what it read before that */
+			model_set(i, AWAY_READS, 0, true);
 	fake_dontneed(page, n);
 }
 

@@ -128,13 +128,29 @@ static struct fake_change *change_new(unsigned ctx, const struct os_msg *msg)
 	change->ctx = ctx;
 	change->msg = *msg;
 	change->hold_resume = fake.hold_resume;
+	change->hold_zap = fake.hold_zap;
 	fake.ctx[ctx].changing++;
 	return change;
+}
+
+/* FORK of one child: a context's message is queued when the one before was read. */
+static bool must_follow(const struct fake_change *change)
+{
+	if (change->msg.kind != OS_MSG_FORK)
+		return false;
+	for (const struct fake_change *c = fake.changes; c != change; c = c->next)
+		if (c->msg.kind == OS_MSG_FORK && c->state < FAKE_READ &&
+		    fake_child_of(c->msg.child) == fake_child_of(change->msg.child))
+			return true;
+	return false;
 }
 
 static void queue_locked(struct fake_change *change)
 {
 	if (change->state != FAKE_LET_GO)
+		return;
+	change->due = true;
+	if (must_follow(change))
 		return;
 	change->state = FAKE_QUEUED;
 	change->order = ++fake.order;
@@ -153,12 +169,17 @@ static void zap(const struct fake_change *change)
 
 static void resume_locked(struct fake_change *change)
 {
-	if (change->state != FAKE_READ)
+	if (change->state == FAKE_READ) {
+		fake.ctx[change->ctx].changing--;
+		change->state = FAKE_ZAPPING;
+		if (change->msg.kind == OS_MSG_REMOVE && change->hold_zap)
+			return;
+	}
+	if (change->state != FAKE_ZAPPING)
 		return;
 	if (change->msg.kind == OS_MSG_REMOVE)
 		zap(change);
 	change->state = FAKE_GONE;
-	fake.ctx[change->ctx].changing--;
 }
 
 static void free_gone(void)
@@ -494,7 +515,7 @@ void fake_resume_all(void)
 {
 	fake_lock();
 	for (struct fake_change *c = fake.changes; c; c = c->next) {
-		c->hold_resume = false;
+		c->hold_resume = c->hold_zap = false;
 		resume_locked(c);
 	}
 	free_gone();
@@ -534,6 +555,9 @@ int fake_read(unsigned ctx, struct os_msg *msgs, unsigned max)
 		change->state = FAKE_READ;
 		if (!change->hold_resume)
 			resume_locked(change);
+		for (change = fake.changes; change; change = change->next)
+			if (change->due)
+				queue_locked(change);
 	}
 	free_gone();
 	fake_unlock();
@@ -567,14 +591,17 @@ int fake_scan(uintptr_t start, uintptr_t end, unsigned how, struct os_run *runs,
 	for (at = start; at < end; at += PAGE) {
 		struct fake_page *p = fake_page(at);
 		unsigned flags = scan_flags(p);
+		/* Registered MISSING, a hole is a run too, of nothing. */
+		bool empty = !flags && p->missing && !(how & OS_SCAN_POPULATED);
 
 		if ((how & OS_SCAN_CHECK) && p->mapped && !token(p))
 			return -EPERM;
-		if (flags && n && runs[n - 1].end == at && runs[n - 1].flags == flags) {
+		if ((flags || empty) && n && runs[n - 1].end == at &&
+		    runs[n - 1].flags == flags) {
 			runs[n - 1].end = at + PAGE;
-		} else if (flags && n == (int)max) {
+		} else if ((flags || empty) && n == (int)max) {
 			break;
-		} else if (flags) {
+		} else if (flags || empty) {
 			runs[n++] = (struct os_run){ at, at + PAGE, flags };
 		}
 		p->seen[fake.level] = p->identity;

@@ -5,11 +5,13 @@
  * Laws, as the kernel's:
  * - each is one step: nothing happens between its look at `changing` (-EAGAIN) and its
  *   last page;
- * - MOVE takes whole VMAs' word: both sides private anonymous, writable, not locked or both
- *   locked, and each within one VMA (-EINVAL);
- * - page by page: -EEXIST the destination has a page or a marker, -EFAULT the source has a
+ * - page by page, up to the first that is refused (the table asks the kernel in pieces);
+ * - MOVE wants both sides private anonymous, writable, of equal permissions, both locked or
+ *   both not, the destination registered with the very context (-EINVAL);
+ * - -EEXIST the destination has a page or a marker, -EFAULT the source has a
  *   marker, -EBUSY the source is shared with a child or pinned; a hole is moved as a hole;
- * - COPY asks for no permission and overwrites markers; ZEROPAGE and POISON want nothing there;
+ * - COPY asks for no permission and overwrites markers; ZEROPAGE and POISON want nothing there.
+ *   All three take what is registered with any context: whoever uses them must know;
  * - what was done wakes who waits there, whatever became of the rest.
  * REGISTER does not look at `changing`.
  */
@@ -49,21 +51,6 @@ static int refused(enum fake_op op, uintptr_t dst, uintptr_t src)
 	return 0;
 }
 
-/* Is [start, start + length) within one VMA? */
-static bool within_one(uintptr_t start, size_t length)
-{
-	struct os_vma vma;
-
-	return fake_vma_at(start, &vma) && vma.start <= start && vma.end - start >= length;
-}
-
-static bool is_ours(uintptr_t dst, unsigned ctx)
-{
-	const struct fake_page *p = fake_page(dst);
-
-	return p->mapped && p->ctx == (int)ctx;
-}
-
 /* What is asked before any page is looked at. */
 static int may(unsigned ctx, uintptr_t dst, size_t length)
 {
@@ -71,67 +58,65 @@ static int may(unsigned ctx, uintptr_t dst, size_t length)
 		return -EINVAL;
 	if (fake.ctx[ctx].lost)
 		return fake.ctx[ctx].lost;
-	if (fake.ctx[ctx].changing)
-		return -EAGAIN;
-	return is_ours(dst, ctx) ? 0 : -ENOENT;
+	return fake.ctx[ctx].changing ? -EAGAIN : 0;
+}
+
+static int is_registered(const struct fake_page *dst)
+{
+	return dst->mapped && dst->ctx != FAKE_NO_CTX ? 0 : -ENOENT;
 }
 
 struct op {
 	enum fake_op op;
+	unsigned ctx;
 	uintptr_t dst, src;
 	size_t length;
 	int (*page)(struct fake_page *dst, const struct op *op, size_t at);
 };
 
 /* Page by page, then the wake. */
-static int run(unsigned ctx, const struct op *op, size_t *done)
+static int run(const struct op *op, size_t *done)
 {
 	int err = 0;
 
 	for (*done = 0; *done < op->length && !err; *done += err ? 0 : PAGE) {
 		uintptr_t dst = op->dst + *done;
 
-		err = is_ours(dst, ctx) ? 0 : -ENOENT;
+		err = is_registered(fake_page(dst));
 		if (!err)
 			err = refused(op->op, dst, op->src ? op->src + *done : dst);
 		if (!err)
 			err = op->page(fake_page(dst), op, *done);
 	}
-	fake_wake(ctx, op->dst, op->dst + *done);
+	fake_wake(op->ctx, op->dst, op->dst + *done);
 	return err;
 }
 
-static int operate(const struct os_ctx *os_ctx, const struct op *op, size_t *done,
-		   int (*check)(const struct op *op), const char *name)
+static int operate(const struct op *op, size_t *done, const char *name)
 {
-	unsigned ctx = fake_ctx_number(os_ctx);
 	int err;
 
 	reader_only(name);
 	*done = 0;
-	err = fake_point(op->op, FAKE_BEFORE, (int)ctx);
+	err = fake_point(op->op, FAKE_BEFORE, (int)op->ctx);
 	if (!err) {
 		fake_lock();
-		err = may(ctx, op->dst, op->length);
-		if (!err && check)
-			err = check(op);
+		err = may(op->ctx, op->dst, op->length);
 		if (!err)
-			err = run(ctx, op, done);
+			err = run(op, done);
 		fake_unlock();
 	}
-	fake_point(op->op, FAKE_AFTER, (int)ctx);
+	fake_point(op->op, FAKE_AFTER, (int)op->ctx);
 	return err;
 }
 
 /* ---- MOVE ---- */
 
-static int check_move(const struct op *op)
+static int check_move(const struct fake_page *s, const struct fake_page *d, unsigned ctx)
 {
-	const struct fake_page *s = fake_page(op->src), *d = fake_page(op->dst);
-
 	if (!s->mapped)
 		return -ENOENT;
-	if (!within_one(op->src, op->length) || !within_one(op->dst, op->length))
+	if (d->ctx != (int)ctx)
 		return -EINVAL;
 	if (fake_object[s->object].kind != OS_VMA_ANON ||
 	    fake_object[d->object].kind != OS_VMA_ANON)
@@ -144,7 +129,10 @@ static int check_move(const struct op *op)
 static int move_page(struct fake_page *dst, const struct op *op, size_t at)
 {
 	struct fake_page *src = fake_page(op->src + at);
+	int err = check_move(src, dst, op->ctx);
 
+	if (err)
+		return err;
 	if (!fake_is_hole(dst))
 		return -EEXIST;
 	if (src->guard || src->poisoned)
@@ -164,9 +152,9 @@ static int move_page(struct fake_page *dst, const struct op *op, size_t at)
 int fake_ctx_move(const struct os_ctx *ctx, uintptr_t dst, uintptr_t src, size_t length,
 		  size_t *done)
 {
-	struct op op = { FAKE_OP_MOVE, dst, src, length, move_page };
+	struct op op = { FAKE_OP_MOVE, fake_ctx_number(ctx), dst, src, length, move_page };
 
-	return operate(ctx, &op, done, check_move, "MOVE");
+	return operate(&op, done, "MOVE");
 }
 
 /* ---- COPY, ZEROPAGE, POISON ---- */
@@ -180,18 +168,12 @@ static uint64_t copied(uintptr_t src)
 	return p->value;
 }
 
-static int check_copy(const struct op *op)
-{
-	for (size_t at = 0; at < op->length; at += PAGE)
-		if (!fake_page(op->src + at)->mapped)
-			return -EFAULT;
-	return 0;
-}
-
 static int copy_page(struct fake_page *dst, const struct op *op, size_t at)
 {
 	if (dst->flags)
 		return -EEXIST;
+	if (!fake_page(op->src + at)->mapped)
+		return -EFAULT;
 	dst->guard = dst->poisoned = false;
 	dst->flags = OS_PAGE_PRESENT;
 	dst->value = copied(op->src + at);
@@ -219,24 +201,24 @@ static int poison_page(struct fake_page *dst, const struct op *op, size_t at)
 int fake_ctx_copy(const struct os_ctx *ctx, uintptr_t dst, uintptr_t src, size_t length,
 		  size_t *done)
 {
-	struct op op = { FAKE_OP_COPY, dst, src, length, copy_page };
+	struct op op = { FAKE_OP_COPY, fake_ctx_number(ctx), dst, src, length, copy_page };
 
-	return operate(ctx, &op, done, check_copy, "COPY");
+	return operate(&op, done, "COPY");
 }
 
 int fake_ctx_zero(const struct os_ctx *ctx, uintptr_t dst, size_t length, size_t *done)
 {
-	struct op op = { FAKE_OP_ZERO, dst, 0, length, zero_page };
+	struct op op = { FAKE_OP_ZERO, fake_ctx_number(ctx), dst, 0, length, zero_page };
 
-	return operate(ctx, &op, done, NULL, "ZEROPAGE");
+	return operate(&op, done, "ZEROPAGE");
 }
 
 int fake_ctx_poison(const struct os_ctx *ctx, uintptr_t dst, size_t length, size_t *done)
 {
-	struct op op = { FAKE_OP_POISON, dst, 0, length, poison_page };
+	struct op op = { FAKE_OP_POISON, fake_ctx_number(ctx), dst, 0, length, poison_page };
 
 	*done = 0;
-	return fake.no_poison ? -EOPNOTSUPP : operate(ctx, &op, done, NULL, "POISON");
+	return fake.no_poison ? -EOPNOTSUPP : operate(&op, done, "POISON");
 }
 
 /* ---- the rest ---- */

@@ -17,8 +17,8 @@
  *	GONE	the caller runs: `changing` is down again
  *
  * Changes go to QUEUED at once and from READ to GONE at once, unless fake.hold says that
- * the test takes those steps itself. A REMOVE zaps its pages when it goes to GONE: its caller
- * was only told that it may go on.
+ * the test takes those steps itself. A DONTNEED has one more, between READ and GONE: its
+ * caller runs, `changing` is down, and the pages are there still (ZAPPING).
  *
  * A page has a content, one number, and so have the pages of regions (region_map), which
  * lie above and are mapped nowhere either. A CPU is a struct fake_cpu: it loads or stores
@@ -93,7 +93,7 @@ struct fake_page {
 	uint64_t seen[2]; /* by fake.level, so that a look inside another does not hide it */
 };
 
-enum fake_state { FAKE_LET_GO, FAKE_QUEUED, FAKE_READ, FAKE_GONE };
+enum fake_state { FAKE_LET_GO, FAKE_QUEUED, FAKE_READ, FAKE_ZAPPING, FAKE_GONE };
 
 struct fake_change {
 	struct fake_change *next; /* older first */
@@ -101,7 +101,8 @@ struct fake_change {
 	struct os_msg msg;
 	enum fake_state state;
 	uint64_t order; /* of queueing */
-	bool hold_resume;
+	bool hold_resume, hold_zap;
+	bool due; /* to be queued as soon as it can be */
 };
 
 /* A thread of the program that loads or stores one page. */
@@ -179,7 +180,7 @@ struct fake {
 	uint64_t clock;
 
 	/* For the changes made while they are set. */
-	bool hold_queue, hold_resume;
+	bool hold_queue, hold_resume, hold_zap;
 
 	bool no_perf, starting;
 	bool no_move, no_poison, user_only; /* what a context says of itself */
@@ -346,6 +347,11 @@ void fake_make_present(struct fake_page *page, bool write);
 static inline int fake_child_fd(unsigned child, unsigned ctx)
 {
 	return 2000 + (int)(child * CONTEXTS + ctx);
+}
+
+static inline unsigned fake_child_of(int fd)
+{
+	return (unsigned)(fd - 2000) / CONTEXTS;
 }
 
 int fake_ctx_register_missing(const struct os_ctx *ctx, uintptr_t start, uintptr_t end);

@@ -358,9 +358,9 @@ static void not_zapped_yet(void **state)
 	EACH_KIND(k) {
 		away_begin(*state, &kinds[k]);
 		away_move(A, 1); /* registered */
-		fake.hold_resume = true;
+		fake.hold_zap = true;
 		away_dontneed(P, 2);
-		fake.hold_resume = false;
+		fake.hold_zap = false;
 		fake_reader();
 		assert_int_equal(fake.page[P].value, 1000 + P);
 		assert_int_equal(to_device(P - 1, 4), 2); /* those beside move */
@@ -378,11 +378,12 @@ static void not_zapped_yet_and_written_to(void **state)
 {
 	EACH_KIND(k) {
 		begin(*state, k);
-		fake.hold_resume = true;
+		fake.hold_zap = true;
 		away_dontneed(P, 2);
-		fake.hold_resume = false;
+		fake.hold_zap = false;
 		fake_reader();
 		/* The program writes while its own DONTNEED runs: old, new or zeros, then one. */
+		away.page[P].old = 5;
 		fake_write_page(P, 5);
 		to_device(P, 2);
 		away_settle();
@@ -397,10 +398,10 @@ static void unsettled_without_end(void **state)
 {
 	away_begin(*state, NULL);
 	away_move(A, 1);
-	fake.hold_resume = true;
+	fake.hold_zap = true;
 	for (unsigned i = 0; i < 200; i++)
 		away_dontneed(A + 4 + i % 5, 1 + i % 7);
-	fake.hold_resume = false;
+	fake.hold_zap = false;
 	fake_reader();
 	for (unsigned i = 0; i < 20; i++)
 		fake_reader();

@@ -147,6 +147,20 @@ static int fork_raw(void *arg)
 	return 0;
 }
 
+static int fork_and_dontneed(void *arg)
+{
+	away_fork();
+	away_dontneed(P, 2);
+	return 0;
+}
+
+static int fork_and_remap(void *arg)
+{
+	away_fork();
+	away_remap(P, Q, 2, false);
+	return 0;
+}
+
 static int fork_and_unmap(void *arg)
 {
 	away_fork();
@@ -200,6 +214,8 @@ static const struct {
 	{ "guard page", guard },
 	{ "fork", fork_raw },
 	{ "fork, munmap", fork_and_unmap },
+	{ "fork, DONTNEED", fork_and_dontneed },
+	{ "fork, mremap", fork_and_remap },
 	{ "the device reads", device_reads },
 	{ "the device writes", device_writes },
 };
@@ -294,7 +310,7 @@ static const struct {
 
 /* ---- one run ---- */
 
-enum mode { AT_ONCE, QUEUED_LATER, RESUMED_LATER, MODES };
+enum mode { AT_ONCE, QUEUED_LATER, RESUMED_LATER, ZAPPED_LATER, MODES };
 
 static int queue_later(void *arg)
 {
@@ -319,8 +335,9 @@ static int place(void *arg)
 
 	fake.hold_queue = placed->mode == QUEUED_LATER;
 	fake.hold_resume = placed->mode == RESUMED_LATER;
+	fake.hold_zap = placed->mode == ZAPPED_LATER;
 	placed->action(NULL);
-	fake.hold_queue = fake.hold_resume = false;
+	fake.hold_queue = fake.hold_resume = fake.hold_zap = false;
 	if (placed->mode != AT_ONCE)
 		for (unsigned i = 0; i < 2; i++)
 			fake_at(i ? FAKE_OP_SLEEP : FAKE_OP_WAIT, FAKE_BEFORE, -1, 5,
@@ -331,6 +348,8 @@ static int place(void *arg)
 static void prepare(unsigned move)
 {
 	away_again();
+	away_dontneed(P + 2, 1); /* one that is a hole */
+	fake_settle();
 	if (vram_program(&away.vram, B, B_LEN, true))
 		fake_fail("the device cannot have B");
 	fake_settle();
@@ -380,9 +399,14 @@ static unsigned run_all(unsigned move, const unsigned *calls)
 		unsigned most = calls[placed_at[o]] < NTH ? calls[placed_at[o]] : NTH;
 
 		for (unsigned nth = 1; nth <= most; nth++)
-			for (unsigned i = 0; i < 2 * ACTIONS * MODES; i++, runs++)
-				run(move, placed_at[o], i & 1, nth, i / 2 % ACTIONS,
-				    i / 2 / ACTIONS);
+			for (unsigned i = 0; i < 2 * ACTIONS * MODES; i++) {
+				unsigned action = i / 2 % ACTIONS, mode = i / 2 / ACTIONS;
+
+				if (mode == ZAPPED_LATER && actions[action].action != dontneed)
+					continue;
+				run(move, placed_at[o], i & 1, nth, action, mode);
+				runs++;
+			}
 	}
 	return runs;
 }
