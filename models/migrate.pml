@@ -3,12 +3,10 @@
  * migrate.pml - a page that leaves and comes home (docs/migration.md).
  *
  * Model: the page of one place A (and B, where mremap takes it, and the child's that fork
- * makes), one frame, a CPU, a device, who migrates, pager, worker, copy engine, and threads that
- * drop, unmap, map, move and fork. CPU, device and who migrates go on as long as they like.
+ * makes), one frame, a CPU, a device, who migrates, pager, worker, copy engine, and threads
+ * that change mappings (changes.pml). CPU, device and who migrates go on as long as they like.
  *
- * What a byte is worth is not counted: each copy of the page (at home, in the two
- * buffers, in the frame, at the child's, and the zeros of a hole) says for which places it is what
- * was last written there. A write takes that from the other copies; a copy takes it along.
+ * Each copy of the page says for which places it is what was last written there (bytes.pml).
  *
  * Checked: whoever reads, reads what was last written, or zeros after a drop (no byte lost,
  * none returns); a page at home has no entry that says AWAY; the pager's books are true when an
@@ -17,8 +15,9 @@
  *
  * Laws of the model: as in gate.pml. The queue to the worker is a set ("forget what you
  * have of this place"). EAGAIN is waited for: the pager asks again by the clock. A
- * DONTNEED drops some time between its begin and its end, and may do so twice: a page that was away
- * when REMOVE was read, then what was written there before the zap (docs/limits.md).
+ * DONTNEED drops some time between its begin and its end, and may do so twice: a page that was
+ * away when REMOVE was read, then what was written there before the zap (-DSTRICT forbids
+ * that, and is refuted: a limit).
  * A device that uses system memory by its page instead of by address is the
  * strongest: its translation follows the page into the buffer.
  *
@@ -56,20 +55,6 @@
 #define TOUCHES 0	/* 1: the driver's callback touches the page */
 #endif
 
-/* A copy of the page: bit s: it is right for place s. */
-#define A 0
-#define B 1
-#define KID 2		/* place A of the child */
-#define RIGHT 7
-#define DROP 8		/* it was, when somebody dropped it */
-#define THERE 16
-#define ZEROS 32	/* nobody has written to it */
-#define LOST 64		/* poison: touching it is SIGBUS */
-#define BIT(s) (1 << (s))
-#define WITHOUT(x, bits) ((x) & (127 - (bits)))
-#define DROPPED(x, bit) ((x) & (bit) -> WITHOUT(x, bit) | DROP : (x))
-byte home[2], zero = BIT(A), out, back, frame, kid;
-
 /* ---- the kernel ---- */
 #define REMOVE 1
 #define UNMAP 2
@@ -95,7 +80,7 @@ byte at[2];
 bool removing[2];		/* a DONTNEED of the place is between begin and zap */
 bool kid_open, kid_missing, kid_runs, kid_mapped;
 bool unread;			/* a munmap of A that the pager does not know of */
-bool kid_drop;			/* a DONTNEED and the fork were under way at one time: it may see either */
+bool kid_drop;			/* fork and a DONTNEED overlapped: it may see either */
 
 /* ---- the library ---- */
 #define HOME 0
@@ -107,8 +92,8 @@ bool published;			/* `asked` is: no look at it is answered */
 bool ev[2];			/* for the worker */
 bool migrate_told = true;
 bool unsettled[2];
-bool asking, newer;		/* who migrates looks who is in madvise; a REMOVE was read since */
-bool doubt[2];			/* registered MISSING, and no change was seen not to be pending since */
+bool asking, newer;		/* looks who is in madvise; a REMOVE was read since */
+bool doubt[2];			/* registered MISSING, and no quiet was seen since */
 bool judge[2];			/* an UNMAP or REMAP was read: whose is what is there? */
 bool listed[2];			/* registered MISSING, as far as we know */
 bool parked[2];
@@ -134,7 +119,7 @@ bool come_kid;			/* for the child as well */
 #define LIMBO 3
 byte fstate;
 bool ftell, ftold;		/* limbo: its event is in the queue; is done */
-bool fkid;			/* an UNMAP dropped it, and no quiet was seen since: a fork may need it */
+bool fkid;			/* an UNMAP dropped it, no quiet was seen since: for a child */
 bool fuse;			/* which use of the frame this is */
 
 /* ---- the driver ---- */
@@ -145,59 +130,7 @@ byte tlb, tplace, answer, dplace;
 bool tuse, ause;
 bool looking, changed, homed;	/* since read_begin: the sequence; the homing log */
 
-/* ---- what is right where ---- */
-
-inline forget(bits) {
-	zero = WITHOUT(zero, bits);
-	home[A] = WITHOUT(home[A], bits);
-	home[B] = WITHOUT(home[B], bits);
-	out = WITHOUT(out, bits);
-	back = WITHOUT(back, bits);
-	frame = WITHOUT(frame, bits);
-	kid = WITHOUT(kid, bits)
-}
-
-inline drop(s) {
-	home[A] = DROPPED(home[A], BIT(s));
-	home[B] = DROPPED(home[B], BIT(s));
-	out = DROPPED(out, BIT(s));
-	back = DROPPED(back, BIT(s));
-	frame = DROPPED(frame, BIT(s));
-	zero = zero | BIT(s)
-}
-
-/* What was right for A is right for B (bits 0 and 1), or for the child too. */
-#define MOVED(x) ((x) & BIT(A) -> WITHOUT(x, BIT(A)) | BIT(B) : (x))
-#define SHARED(x) ((x) & BIT(A) -> (x) | BIT(KID) : (x))
-#define EVERYWHERE(F) zero = F(zero); out = F(out); back = F(back); frame = F(frame)
-
-/* Somebody reads or writes the page that is at home. */
-inline use_home(s) {
-	if
-	:: home[s] & LOST -> skip
-	:: else ->
-		if
-		:: removing[s] && home[s] & ZEROS ->	/* a DONTNEED has begun: it drops now */
-#ifdef STRICT
-			early = !(home[s] & BIT(s));
-#endif
-			drop(s);
-			home[s] = THERE | ZEROS | BIT(s)
-		:: else -> assert(home[s] & BIT(s))
-		fi;
-		if
-		:: true
-		:: forget(BIT(s));
-			home[s] = THERE | BIT(s)
-#ifdef STRICT
-			; late = early
-#endif
-		fi
-	fi
-}
-#ifdef STRICT
-bool early, late;
-#endif
+#include "bytes.pml"
 
 inline wake(s) {
 	asleep[CPU] = asleep[CPU] && at[CPU] != s;
@@ -265,9 +198,9 @@ inline push(s) {
 }
 
 /*
- * Judging, in two steps: is what is there the VMA whose pages we have (it is registered, MISSING, and
- * not by a REGISTER that may have hit its successor)? Then the probe: if no change is pending that
- * was true of all that was read.
+ * Judging, in two steps: is what is there the VMA whose pages we have (it is registered, MISSING,
+ * and not by a REGISTER that may have hit its successor)? Then the probe: if no change is
+ * pending that was true of all that was read.
  */
 #ifdef MUT_MISSING_IS_PROOF
 #define PROOF(s) missing[s]
@@ -353,7 +286,8 @@ inline apply_fork() {
 		:: fstate == LIMBO && FOR_KID && !come ->
 			come_kid = true;
 			atomic { come_dropped = true; come = COPYING }
-		:: leave && leave_dropped && FOR_KID -> atomic { child_copy(out); kid_open = false }
+		:: leave && leave_dropped && FOR_KID ->
+			atomic { child_copy(out); kid_open = false }
 		:: come && come_dropped && FOR_KID -> come_kid = true
 		:: else -> kid_open = false
 		fi
@@ -447,13 +381,6 @@ inline move_home(s, page) {
 	wake(s)
 }
 
-/* A dropped page stays where it is until no fork can be pending that needs it. */
-#ifdef MUT_BUFFER_EARLY
-#define QUIET true
-#else
-#define QUIET !changing
-#endif
-
 /* MOVE may have become possible since a place was found that is to be judged. */
 #ifdef MUT_PUT_UNJUDGED
 #define JUDGED(s) true
@@ -479,6 +406,11 @@ end:	do
 	:: atomic { pending[A] -> pending[A] = false; parked[A] = true }
 	:: atomic { pending[B] -> pending[B] = false; parked[B] = true }
 	/* faults: zeros where we have nothing */
+#ifdef MUT_WAKE_IF_THERE
+#define WAKE(s) if :: mapped[s] -> wake(s) :: else fi
+#else
+#define WAKE(s) wake(s)
+#endif
 #define SERVE(s) \
 	:: atomic { parked[s] && !books[s] && !changing -> \
 			if \
@@ -486,7 +418,7 @@ end:	do
 				home[s] = THERE | ZEROS | (zero & BIT(s)) \
 			:: else	/* ENOENT, EEXIST: let him look again */ \
 			fi; \
-			wake(s); \
+			WAKE(s); \
 			parked[s] = false } \
 	:: parked[s] && books[s] == AWAY && !come -> begin_home(s) \
 	:: atomic { doubt[s] && !changing -> doubt[s] = false } \
@@ -525,7 +457,8 @@ end:	do
 		:: else
 		fi;
 		atomic { s = 0; request = 0 }
-	:: atomic { request == NEAR -> register(asked); request = 0 }	/* its MOVE: EAGAIN, say */
+	/* the MOVE of that page may answer EAGAIN */
+	:: atomic { request == NEAR -> register(asked); request = 0 }
 	:: request == FETCH && !come ->
 		if
 		:: books[asked] == AWAY -> begin_home(asked)
@@ -533,7 +466,7 @@ end:	do
 		fi;
 		request = 0
 	/* the end of leaving */
-	:: leave >= COPIED && leave < ENDED && leave_dropped && QUIET ->
+	:: leave >= COPIED && leave < ENDED && leave_dropped && !changing ->
 		atomic { out = 0; frame_free(); leave = ENDED }
 	:: atomic { leave == COPIED && !leave_dropped ->
 			books[leave_of] = AWAY; fstate = BUSY; out = 0; leave = ENDED }
@@ -548,9 +481,10 @@ end:	do
 	/* the end of coming home */
 	:: atomic { come >= COPIED && come_kid ->
 			child_copy(back); kid_open = false; come_kid = false }
-	:: atomic { come >= COPIED && !come_kid && come_dropped && QUIET ->
+	:: atomic { come >= COPIED && !come_kid && come_dropped && !changing ->
 			back = 0; frame_free(); come = FREE }
-	:: atomic { come >= COPIED && !come_kid && !come_dropped && !changing && JUDGED(come_to) ->
+	:: atomic { come >= COPIED && !come_kid && !come_dropped && !changing &&
+		    JUDGED(come_to) ->
 #ifdef MUT_LOG_LATE
 			homed = looking;
 #endif
@@ -561,7 +495,8 @@ end:	do
 #ifdef MUT_FREE_BEFORE_TOLD
 	:: atomic { fstate == LIMBO && !come && !changing -> frame_free() }
 #else
-	:: atomic { fstate == LIMBO && ftold && !come && QUIET -> ftold = false; frame_free() }
+	:: atomic { fstate == LIMBO && ftold && !come && !changing ->
+			ftold = false; frame_free() }
 #endif
 	od
 }
@@ -576,13 +511,15 @@ end:	do
 	:: atomic { ev[A] || ev[B] ->
 			a = ev[A]; b = ev[B]; f = ftell; m = !migrate_told;
 			ev[A] = false; ev[B] = false; ftell = false;
-			changed = looking && (changed || (dplace == A && a) || (dplace == B && b)) };
+			changed = looking &&
+				(changed || (dplace == A && a) || (dplace == B && b)) };
 #if TOUCHES
 		touch(CALLBACK, A);
 #endif
 		atomic {
 			if
-			:: (tplace == A && a) || (tplace == B && b) -> tlb = 0; tuse = false; tplace = 0
+			:: (tplace == A && a) || (tplace == B && b) ->
+				tlb = 0; tuse = false; tplace = 0
 			:: else
 			fi;
 			ftold = ftold || (f && fstate == LIMBO);
@@ -652,17 +589,12 @@ inline fault() {
 		looking = true; changed = false; homed = false;
 		token[dplace] = mapped[dplace]
 	};
-#ifdef MUT_BOOKS_FIRST
-	b = books[dplace];
-#endif
 	if
 	:: published && asked == dplace || judge[dplace] -> goto over
 	:: else
 	fi;
 	atomic {
-#ifndef MUT_BOOKS_FIRST
 		b = books[dplace];
-#endif
 		if
 		:: b == AWAY -> answer = FRAME; ause = fuse
 		:: b == HOME && home[dplace] -> answer = SYSTEM
@@ -746,150 +678,11 @@ active proctype migrator()
 	od
 }
 
-/* ---- the program's changes ---- */
-
-inline notify(kind, s, me) {
-	messages!kind, s, me;
-	atomic { released[me] -> released[me] = false; changing-- }
-}
-
-#if DROPS
-active proctype dropper()
-{
-	byte n = DROPS, s;
-	bool told;
-
-	do
-	:: atomic { n -> n--; place(s);
-			if
-			:: mapped[s] -> told = token[s]; changing = changing + told; removing[s] = true;
-				kid_drop = kid_drop || (kid_open && !kid_runs)
-			:: else
-			fi };
-		if
-		:: told -> notify(REMOVE, s, DROPPER)
-		:: else
-		fi;
-		atomic {
-			if
-			:: mapped[s] && removing[s] ->
-#ifdef STRICT
-				assert(!late);
-				early = false;
-#endif
-				home[s] = 0; drop(s)
-			:: else
-			fi;
-			removing[s] = false; told = false }
-	:: break
-	od
-}
-#endif
-
-#if UNMAPS
-active proctype unmapper()
-{
-	byte n = UNMAPS, s;
-	bool told;
-
-	do
-	:: atomic { n -> n--; place(s);
-			if
-			:: mapped[s] ->
-				told = token[s];
-				unread = told && s == A;
-				changing = changing + told;
-				if
-#if FAILS
-				:: true
-#endif
-				:: home[s] = 0; drop(s); zero = WITHOUT(zero, BIT(s));
-					mapped[s] = false; token[s] = false; missing[s] = false
-				fi
-			:: else
-			fi };
-		if
-		:: told -> notify(UNMAP, s, UNMAPPER)
-		:: else
-		fi;
-		told = false
-	:: break
-	od
-}
-
-active proctype mapper()
-{
-end:	do
-	:: atomic { !mapped[A] -> mapped[A] = true; zero = zero | BIT(A) }
-#if PLACES > 1
-	:: atomic { !mapped[B] -> mapped[B] = true; zero = zero | BIT(B) }
-#endif
-	od
-}
-#endif
-
-#if REMAPS
-active proctype remapper()
-{
-	bool told;
-
-end:	atomic {
-		mapped[A] && !mapped[B] ->
-		told = token[A];
-		changing = changing + 2 * told;
-		home[B] = MOVED(home[A]); home[A] = 0;
-		zero = WITHOUT(zero, BIT(B));
-		EVERYWHERE(MOVED);
-		mapped[B] = true; token[B] = token[A]; missing[B] = missing[A];
-		mapped[A] = false; token[A] = false; missing[A] = false
-	};
-	if
-	:: told -> notify(REMAP, A, REMAPPER); notify(UNMAP, A, REMAPPER)
-	:: else
-	fi
-}
-#endif
-
-#if FORKS
-active proctype forker()
-{
-	bool told;
-
-	atomic {
-#ifndef MUT_FORK_OVER_NEW
-		!fkid && !unread ->	/* a limit: docs/limits.md */
-#endif
-		told = token[A];
-		changing = changing + told;
-		kid_mapped = mapped[A]; kid_missing = missing[A]; kid_open = told;
-		kid_drop = removing[A];
-		EVERYWHERE(SHARED);
-		kid = (home[A] -> SHARED(home[A]) : 0)
-	};
-	if
-	:: told -> notify(FORK, A, FORKER)
-	:: else
-	fi;
-	kid_runs = true
-}
-
-active proctype child()
-{
-end:	kid_runs;
-	atomic {
-		!kid_mapped || kid || !kid_missing || !kid_open ->	/* else it waits in a fault */
-		if
-		:: kid_mapped && !kid -> kid = THERE | ZEROS | (zero & BIT(KID))
-		:: else
-		fi;
-		assert(!kid_mapped || kid & (BIT(KID) | LOST) || (kid & ZEROS && kid_drop))
-	}
-}
-#endif
+#include "changes.pml"
 
 /*
- * While no change is pending: one owner (what is at home has no entry that says it is away), and
- * what the books say, at home, a hole, or the frame, is right.
+ * While no change is pending: one owner (what is at home has no entry that says it is away),
+ * and what the books say, at home, a hole, or the frame, is right.
  */
 #define KNOWN(s) (mapped[s] && !changing && !kind && !removing[s] && !judge[s])
 #define TWICE(s) (KNOWN(s) && home[s] && books[s] == AWAY)
@@ -898,7 +691,13 @@ end:	kid_runs;
 
 active proctype owner()
 {
-end:	atomic { TWICE(A) || TWICE(B) || WRONG(A) || WRONG(B) ->
-		assert(!TWICE(A) && !TWICE(B));
-		assert(!WRONG(A) && !WRONG(B)) }
+	bool one_owner, no_byte_lost;	/* never: spin says the name */
+
+end:	atomic {
+		TWICE(A) || TWICE(B) || WRONG(A) || WRONG(B) ->
+		if
+		:: TWICE(A) || TWICE(B) -> assert(one_owner)
+		:: else -> assert(no_byte_lost)
+		fi
+	}
 }

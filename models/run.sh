@@ -20,6 +20,16 @@ storm='-DTURNS=2 -DCLEARS=1 -DMAXGEN=2'
 locks='-DTURNS=2 -DCLEARS=0 -DMAXGEN=2 -DDEVICES=1 -DFORKS=1 -DNESTED=1'
 fails='-DTURNS=2 -DCLEARS=0 -DMAXGEN=2 -DDEVICES=1 -DFAILS=1'
 moves='-DTURNS=3 -DCHANGES=2'
+# migrate.pml: who is there, and what happens
+base='-DFETCHES=1 -DFAILS=1'
+touched='-DTOUCHES=1 -DFETCHES=1'
+drop='-DDROPS=1'
+unmap='-DUNMAPS=1 -DDEVICES=0'
+failing='-DUNMAPS=2 -DFAILS=1 -DFETCHES=1 -DDEVICES=0 -DCPUS=0'
+told='-DUNMAPS=1 -DFETCHES=1 -DCPUS=0'
+remap='-DUNMAPS=1 -DREMAPS=1 -DPLACES=2 -DDEVICES=0 -DCPUS=0'
+remapped='-DREMAPS=1 -DPLACES=2 -DDEVICES=0'
+fork='-DFORKS=1 -DDEVICES=0'
 
 # check NAME MODEL holds|fails FLAGS...
 check()
@@ -87,6 +97,39 @@ row collapse-late gate.pml fails $locks -DMUT_COLLAPSE_LATE
 row reader-waits gate.pml fails $locks -DMUT_READER_WAITS
 row one-thread gate.pml fails $locks -DMUT_ONE_THREAD
 row enter-late contexts.pml fails $moves -DMUT_ENTER_LATE
+row migrate migrate.pml holds $base
+row callback-touches migrate.pml holds $touched
+row dontneed migrate.pml holds $drop
+row unmap migrate.pml holds $unmap
+row unmap-fails migrate.pml holds $failing
+row unmap-device migrate.pml holds $told
+row remap migrate.pml holds $remap
+row remap-cpu migrate.pml holds $remapped
+row fork migrate.pml holds $fork
+row fork-dontneed migrate.pml holds $fork -DDROPS=1 -DCPUS=0
+row fork-unmap migrate.pml holds $fork -DUNMAPS=1 -DCPUS=0
+row copy-and-zap migrate.pml fails $base -DMUT_COPY_AND_ZAP
+row no-migrate-event migrate.pml fails $base -DMUT_NO_MIGRATE
+row entry-late migrate.pml fails $base -DMUT_ENTRY_LATE
+row log-first migrate.pml fails $base -DMUT_LOG_FIRST
+row log-late migrate.pml fails $base -DMUT_LOG_LATE
+row no-log migrate.pml fails $base -DMUT_NO_LOG
+row not-back migrate.pml fails $base -DMUT_NOT_BACK
+row books-late migrate.pml fails $drop -DMUT_BOOKS_LATE
+row no-unsettled migrate.pml fails $drop -DMUT_NO_UNSETTLED
+row free-before-told migrate.pml fails $drop -DMUT_FREE_BEFORE_TOLD
+row move-anyway migrate.pml fails $unmap -DMUT_MOVE_ANYWAY
+row put-unjudged migrate.pml fails $unmap -DMUT_PUT_UNJUDGED
+row wake-if-there migrate.pml fails $unmap -DMUT_WAKE_IF_THERE
+row unmap-means-gone migrate.pml fails $failing -DMUT_UNMAP_MEANS_GONE
+row list-forgets migrate.pml fails $failing -DMUT_LIST_FORGETS
+row missing-is-proof migrate.pml fails $remap -DMUT_MISSING_IS_PROOF
+row doubt-stays migrate.pml fails $remap -DMUT_DOUBT_STAYS
+row remap-keeps migrate.pml fails $remap -DMUT_REMAP_KEEPS
+row kid-gets-dropped migrate.pml fails $fork -DDROPS=1 -DCPUS=0 -DMUT_KID_GETS_DROPPED
+# Limits (docs/limits.md): what does not hold.
+row limit-drops-twice migrate.pml fails $drop -DDEVICES=0 -DSTRICT
+row limit-fork-over-new migrate.pml fails $fork -DUNMAPS=1 -DCPUS=0 -DMUT_FORK_OVER_NEW
 }
 echo "models: $passed passed, $failed failed"
 [ $failed -eq 0 ] && [ $passed -gt 0 ]

@@ -10,12 +10,20 @@
  * somebody who waits for the worker (G6).
  *
  * The CPU's mapping can be gone while our translation still stands, until its event has
- * been read: the copy says -EFAULT then. That counts as a miss: the page's translation
- * is dropped and the access faults again, which fences. A store of several bytes may be
- * done in part before that and is repeated whole; an atomic is done once or not at all.
+ * been read: the copy says -EFAULT then. That counts as a miss: the fault says so, the
+ * handler drops the page's translation and looks anew, which fences. A store of several
+ * bytes may be done in part before that and is repeated whole; an atomic is done once or
+ * not at all.
  *
- * Video memory and exclusive atomics come with migration: translate() will yield a
- * frame, and touch() gets its own copy for it.
+ * A section touches the page, the page table and the SM's own memory, nothing else: the
+ * caller's buffer may be away, and a section that uses a frame must not sleep
+ * (shootdown.c). So data passes through the SM's bounce buffer, but for what lies on
+ * its stack. Frames of the GPU's own memory are plain memory: they are touched as they are.
+ *
+ * An atomic needs a translation that says so (GPU_PFN_ATOMIC): a frame, or system memory
+ * where exclusive access cannot be had (exclusive.c). When the page was made exclusive for
+ * it, the page is locked until the atomic has been tried once, so that no CPU's touch
+ * can take it away again and again before that.
  */
 #include <sched.h>
 #include <string.h>
@@ -51,9 +59,50 @@ static int touch(struct gpu_sm *sm, const struct part *part, uintptr_t addr)
 	}
 }
 
+/* Up to 8 aligned bytes in one access, as the fault-safe copy does. One end is a frame. */
+static void copy_frame(char *dst, const char *src, uintptr_t frame, size_t length)
+{
+	if (length == 8 && !(frame % 8))
+		__atomic_store_n((uint64_t *)dst,
+				 __atomic_load_n((const uint64_t *)src, __ATOMIC_RELAXED),
+				 __ATOMIC_RELAXED);
+	else if (length == 4 && !(frame % 4))
+		__atomic_store_n((uint32_t *)dst,
+				 __atomic_load_n((const uint32_t *)src, __ATOMIC_RELAXED),
+				 __ATOMIC_RELAXED);
+	else if (length == 2 && !(frame % 2))
+		__atomic_store_n((uint16_t *)dst,
+				 __atomic_load_n((const uint16_t *)src, __ATOMIC_RELAXED),
+				 __ATOMIC_RELAXED);
+	else
+		memcpy(dst, src, length);
+}
+
+static int touch_frame(const struct part *part, char *at)
+{
+	switch (part->access) {
+	case GPU_WRITE:
+		copy_frame(at, part->data, (uintptr_t)at, part->length);
+		break;
+	case GPU_ATOMIC:
+		*(uint64_t *)part->data =
+			part->length == 8
+				? __atomic_fetch_add((uint64_t *)at, part->operand,
+						     __ATOMIC_SEQ_CST)
+				: __atomic_fetch_add((uint32_t *)at,
+						     (uint32_t)part->operand,
+						     __ATOMIC_SEQ_CST);
+		break;
+	default:
+		copy_frame(part->data, at, (uintptr_t)at, part->length);
+	}
+	return 0;
+}
+
 /* One section. 0; -EAGAIN no translation; -EFAULT there is one, but the memory is gone. */
 static int try_part(struct gpu_sm *sm, const struct part *part)
 {
+	uintptr_t offset = part->addr % GPU_PAGE;
 	uint64_t entry;
 	int err = -EAGAIN;
 
@@ -62,9 +111,15 @@ static int try_part(struct gpu_sm *sm, const struct part *part)
 	if (entry) {
 		if (__builtin_expect(sm->gpu->verify.on, 0))
 			gpu_verify_access(sm, part->addr);
-		err = touch(sm, part,
-			    (uintptr_t)hmm_pfn_number(entry) << UHMM_PTABLE_PAGE_SHIFT |
-				    part->addr % GPU_PAGE);
+		if (__builtin_expect(hmm_pfn_is_device(entry), 0)) {
+			err = touch_frame(part, gpu_frame_at(sm->gpu, entry) + offset);
+		} else {
+			gpu_sm_system(sm);
+			err = touch(sm, part,
+				    (uintptr_t)hmm_pfn_number(entry)
+						    << UHMM_PTABLE_PAGE_SHIFT |
+					    offset);
+		}
 	}
 	gpu_sm_leave(sm);
 	return err;
@@ -105,26 +160,27 @@ static void __attribute__((noinline)) resolve(struct gpu_sm *sm, const struct pa
 					      int err)
 {
 	struct gpu_fault fault = {.addr = part->addr, .access = part->access};
-	uintptr_t page = part->addr & -GPU_PAGE;
 	unsigned replays;
 
 	for (replays = 0; err; replays++) {
 		check_cancelled(sm);
-		if (err == -EFAULT)
-			gpu_mmu_forget(sm->gpu, page, page + GPU_PAGE);
-		else if (err != -EAGAIN)
+		fault.gone = err == -EFAULT;
+		if (err != -EFAULT && err != -EAGAIN)
 			cancel(sm, part, err, HMM_REASON_NONE);
 		if (replays == REPLAYS_MAX)
 			cancel(sm, part, err == -EAGAIN ? -EBUSY : err, HMM_REASON_NONE);
 		back_off(replays);
 		gpu_fault_raise(sm->gpu, &fault);
+		if (!fault.err)
+			err = try_part(sm, part);
+		if (fault.locked)
+			hmm_exclusive_release(sm->gpu->exclusive.devmem, fault.locked - 1);
 		if (fault.err == -EOPNOTSUPP) {
 			touch_unmirrored(sm, part);
 			return;
 		}
 		if (fault.err)
 			cancel(sm, part, fault.err, fault.reason);
-		err = try_part(sm, part);
 	}
 }
 
@@ -136,6 +192,10 @@ static inline void access_part(struct gpu_sm *sm, const struct part *part)
 	err = try_part(sm, part);
 	if (__builtin_expect(err != 0, 0))
 		resolve(sm, part, err);
+	if (__builtin_expect(sm->hot != 0, 0)) {
+		gpu_migrate_hot(sm->gpu, sm->hot - 1);
+		sm->hot = 0;
+	}
 }
 
 static size_t within_page(uintptr_t addr, size_t length)
@@ -145,16 +205,55 @@ static size_t within_page(uintptr_t addr, size_t length)
 	return length < room ? length : room;
 }
 
+/* Memory that never moves: the SM's stack, and what gpu_copy() hands on. */
+static inline bool is_own(const struct gpu_sm *sm, const void *data, size_t length)
+{
+	uintptr_t offset = (uintptr_t)data - (uintptr_t)sm->thread.stack;
+
+	return (offset < GPU_STACK && length <= GPU_STACK - offset) || data == sm->carry;
+}
+
+static void __attribute__((noreturn)) bad_buffer(struct gpu_sm *sm, const struct part *part,
+						 const void *data, int err)
+{
+	gpu_cancel(sm, err, (uintptr_t)data, part->length,
+		   part->access == GPU_WRITE ? GPU_READ : GPU_WRITE, HMM_REASON_NONE);
+}
+
+/* By way of the bounce buffer; the caller's is touched outside the section only. */
+static void __attribute__((noinline)) bounce_part(struct gpu_sm *sm, struct part *part,
+						  void *data)
+{
+	int err = 0;
+
+	part->data = sm->bounce;
+	if (part->access == GPU_WRITE)
+		err = hmm_copy_from(sm->hmm, sm->bounce, (uintptr_t)data, part->length);
+	if (err)
+		bad_buffer(sm, part, data, err);
+	access_part(sm, part);
+	if (part->access == GPU_READ)
+		err = hmm_copy_to(sm->hmm, (uintptr_t)data, sm->bounce, part->length);
+	if (err)
+		bad_buffer(sm, part, data, err);
+}
+
 static inline void access_all(struct gpu_sm *sm, uintptr_t addr, void *data, size_t length,
 			      enum gpu_access access)
 {
-	struct part part = {.addr = addr, .data = data, .access = access};
+	struct part part = {.addr = addr, .access = access};
+	bool own = is_own(sm, data, length);
 
 	for (; length; length -= part.length) {
 		part.length = within_page(part.addr, length);
-		access_part(sm, &part);
+		if (__builtin_expect(own, 1)) {
+			part.data = data;
+			access_part(sm, &part);
+		} else {
+			bounce_part(sm, &part, data);
+		}
 		part.addr += part.length;
-		part.data = (char *)part.data + part.length;
+		data = (char *)data + part.length;
 	}
 }
 
@@ -174,8 +273,8 @@ void gpu_copy(struct gpu_sm *sm, void *dst, const void *src, size_t length)
 	while (length) {
 		size_t n = within_page((uintptr_t)src, length);
 
-		gpu_load(sm, sm->bounce, src, n);
-		gpu_store(sm, dst, sm->bounce, n);
+		gpu_load(sm, sm->carry, src, n);
+		gpu_store(sm, dst, sm->carry, n);
 		src = (const char *)src + n;
 		dst = (char *)dst + n;
 		length -= n;

@@ -12,6 +12,9 @@
  * includes *its own* access, and no entry's access colours the rest of the batch.
  * A window that fails is served again page by page, so that a bad page takes nobody
  * with it and each gets its own reason.
+ *
+ * The handler is the one thread that programs the page table: after a batch it does what
+ * others have asked of it, one command a batch (command.c).
  */
 #include <stdlib.h>
 
@@ -23,7 +26,21 @@
  */
 #define WINDOW_MS (HMM_RANGE_DEFAULT_TIMEOUT / 10)
 
-/* Address, then write first; the order of enum gpu_access says nothing here. */
+/* An atomic's page is served by itself. */
+static bool is_exclusive(const struct gpu *gpu, const struct gpu_fault *fault)
+{
+	return fault->access == GPU_ATOMIC && gpu->exclusive.devmem;
+}
+
+static unsigned demand(const struct gpu_fault *fault)
+{
+	return fault->access == GPU_ATOMIC  ? 3
+	       : fault->access == GPU_WRITE ? 2
+	       : fault->access == GPU_READ  ? 1
+					    : 0;
+}
+
+/* Address, then the most demanding; the order of enum gpu_access says nothing here. */
 static int by_address(const void *a, const void *b)
 {
 	const struct gpu_fault *x = *(struct gpu_fault *const *)a;
@@ -32,9 +49,7 @@ static int by_address(const void *a, const void *b)
 
 	if (page_x != page_y)
 		return page_x < page_y ? -1 : 1;
-	return gpu_request(x->access) > gpu_request(y->access)   ? -1
-	       : gpu_request(x->access) < gpu_request(y->access) ? 1
-								 : 0;
+	return demand(x) > demand(y) ? -1 : demand(x) < demand(y) ? 1 : 0;
 }
 
 static bool same_page(const struct gpu_fault *a, const struct gpu_fault *b)
@@ -90,7 +105,9 @@ static unsigned serve_window(struct gpu_window *window, struct gpu_fault **fault
 	pages = (window->end - window->start) / GPU_PAGE;
 	for (i = 0; i < pages; i++)
 		window->want[i] = 0;
-	for (served = 0; served < n && faults[served]->addr < window->end; served++) {
+	for (served = 0; served < n && faults[served]->addr < window->end &&
+			 !is_exclusive(window->gpu, faults[served]);
+	     served++) {
 		i = (faults[served]->addr - window->start) / GPU_PAGE;
 		window->want[i] |= gpu_request(faults[served]->access);
 	}
@@ -107,8 +124,10 @@ static unsigned serve_window(struct gpu_window *window, struct gpu_fault **fault
 /* Answered without the library: already there, or never to be. */
 static bool serve_at_once(struct gpu *gpu, struct gpu_fault *fault)
 {
-	uintptr_t start = fault->addr, end = start;
+	uintptr_t start = fault->addr, end = start, page = start & -GPU_PAGE;
 
+	if (fault->gone)
+		gpu_mmu_forget(gpu, page, page + GPU_PAGE);
 	if (fault->addr >= GPU_VA_END || !gpu_mmu_managed(gpu, fault->addr, &start, &end)) {
 		fail(fault, -EFAULT, HMM_REASON_NO_MAPPING);
 		return true;
@@ -130,6 +149,8 @@ static void serve_batch(struct gpu *gpu, struct gpu_fault **batch, unsigned n)
 	for (i = 0; i < n;) {
 		if (serve_at_once(gpu, batch[i]))
 			i++;
+		else if (is_exclusive(gpu, batch[i]))
+			gpu_exclusive_serve(&window, batch[i++]);
 		else
 			i += serve_window(&window, batch + i, n - i);
 	}
@@ -149,18 +170,27 @@ static void *handler_main(void *arg)
 	struct gpu *gpu = arg;
 	struct gpu_faults *faults = &gpu->faults;
 	struct gpu_fault *batch[GPU_SMS_MAX];
+	struct gpu_command *command;
 	unsigned n;
 
 	for (;;) {
 		pthread_mutex_lock(&faults->lock);
-		while (faults->head == faults->tail && !faults->stop)
+		while (faults->head == faults->tail && !faults->first && !faults->stop)
 			pthread_cond_wait(&faults->put, &faults->lock);
 		for (n = 0; faults->head != faults->tail; n++)
 			batch[n] = faults->ring[faults->head++ % GPU_SMS_MAX];
+		command = faults->first;
+		if (command)
+			faults->first = command->next;
+		if (!faults->first)
+			faults->last = &faults->first;
 		pthread_mutex_unlock(&faults->lock);
-		if (!n)
+		if (!n && !command)
 			return NULL;
-		serve_batch(gpu, batch, n);
+		if (n)
+			serve_batch(gpu, batch, n);
+		if (command)
+			gpu_command_run(gpu, command);
 	}
 }
 
@@ -172,6 +202,7 @@ void gpu_fault_raise(struct gpu *gpu, struct gpu_fault *fault)
 	atomic_fetch_add(&gpu->count.faults, 1);
 	pthread_mutex_lock(&faults->lock);
 	fault->answered = false;
+	fault->locked = 0;
 	faults->ring[faults->tail++ % GPU_SMS_MAX] = fault;
 	pthread_cond_signal(&faults->put);
 	while (!fault->answered)
@@ -181,7 +212,8 @@ void gpu_fault_raise(struct gpu *gpu, struct gpu_fault *fault)
 
 int gpu_faults_start(struct gpu *gpu)
 {
-	return gpu_thread(&gpu->faults.thread, handler_main, gpu);
+	gpu->faults.last = &gpu->faults.first;
+	return gpu_thread_start(&gpu->faults.thread, handler_main, gpu);
 }
 
 /* No SM is left that could raise one. */
@@ -191,5 +223,5 @@ void gpu_faults_stop(struct gpu *gpu)
 	gpu->faults.stop = true;
 	pthread_cond_signal(&gpu->faults.put);
 	pthread_mutex_unlock(&gpu->faults.lock);
-	pthread_join(gpu->faults.thread, NULL);
+	gpu_thread_join(&gpu->faults.thread);
 }

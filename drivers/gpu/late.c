@@ -65,7 +65,7 @@ static void *late_main(void *arg)
 int gpu_late_start(struct gpu *gpu)
 {
 	gpu->late.last = &gpu->late.first;
-	return gpu_thread(&gpu->late.thread, late_main, gpu);
+	return gpu_thread_start(&gpu->late.thread, late_main, gpu);
 }
 
 /* No callback is running any more. */
@@ -75,5 +75,5 @@ void gpu_late_stop(struct gpu *gpu)
 	gpu->late.stop = true;
 	pthread_cond_signal(&gpu->late.put);
 	pthread_mutex_unlock(&gpu->late.lock);
-	pthread_join(gpu->late.thread, NULL);
+	gpu_thread_join(&gpu->late.thread);
 }

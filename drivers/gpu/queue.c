@@ -9,14 +9,88 @@
  * inside it and no index is left or it is cancelled.
  *
  * Submitting is a fence of all that the GPU has mapped (G3), before the job is queued.
+ *
+ * Jobs and queues are the GPU's memory, not the heap's: SMs look at their job at each access,
+ * and on a page of the heap that a kernel uses they would be a CPU that wants it back.
  */
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "gpu_private.h"
 
 #define CHUNK_MAX 256	  /* indices an SM takes at once ... */
 #define CHUNKS_PER_SM 16  /* ... or fewer, so that the SMs end together */
+
+/* A piece of the GPU's memory. */
+union piece {
+	union piece *next; /* when free */
+	struct gpu_job job;
+	struct gpu_queue queue;
+};
+
+struct gpu_slab {
+	struct gpu_slab *next;
+	union piece piece[];
+};
+#define SLAB ((size_t)64 << 10)
+
+/* sched.lock held. */
+static int more_pieces(struct gpu_sched *sched)
+{
+	struct gpu_slab *slab = hmm_alloc(SLAB);
+	size_t i;
+
+	if (!slab)
+		return -ENOMEM;
+	slab->next = sched->slabs;
+	sched->slabs = slab;
+	for (i = 0; i < (SLAB - sizeof(*slab)) / sizeof(union piece); i++) {
+		slab->piece[i].next = sched->free;
+		sched->free = &slab->piece[i];
+	}
+	return 0;
+}
+
+/* Zeroed. NULL: no memory. */
+static void *piece_take(struct gpu_sched *sched)
+{
+	union piece *piece;
+
+	pthread_mutex_lock(&sched->lock);
+	if (!sched->free)
+		more_pieces(sched);
+	piece = sched->free;
+	if (piece)
+		sched->free = piece->next;
+	pthread_mutex_unlock(&sched->lock);
+	if (piece)
+		memset(piece, 0, sizeof(*piece));
+	return piece;
+}
+
+/* sched.lock held. NULL is allowed. */
+static void piece_give(struct gpu_sched *sched, void *memory)
+{
+	union piece *piece = memory;
+
+	if (!piece)
+		return;
+	piece->next = sched->free;
+	sched->free = piece;
+}
+
+/* Nothing of it is in use. */
+void gpu_sched_destroy(struct gpu *gpu)
+{
+	struct gpu_slab *slab;
+
+	while ((slab = gpu->sched.slabs)) {
+		gpu->sched.slabs = slab->next;
+		hmm_free(slab, SLAB);
+	}
+}
 
 static void fence_signal(struct gpu_fence *fence, const struct gpu_error *error)
 {
@@ -40,7 +114,7 @@ static void settle(struct gpu_queue *queue)
 		if (!queue->head)
 			queue->tail = NULL;
 		fence_signal(job->fence, &job->error);
-		free(job);
+		piece_give(&queue->gpu->sched, job);
 		pthread_cond_broadcast(&queue->gpu->sched.settled);
 		if (queue->head)
 			pthread_cond_broadcast(&queue->gpu->sched.work);
@@ -84,6 +158,7 @@ bool gpu_sched_take(struct gpu_sm *sm, uint64_t *from, uint64_t *to, bool wait)
 		*to = job->taken;
 	}
 	sm->job = job;
+	sm->begin = job ? job->begin : 0;
 	pthread_mutex_unlock(&sched->lock);
 	return job;
 }
@@ -119,15 +194,23 @@ void gpu_sched_fail(struct gpu_job *job, const struct gpu_error *error)
 	pthread_mutex_unlock(&sched->lock);
 }
 
-/* The mirror is dead: so is everything that was submitted. */
-void gpu_sched_kill(struct gpu *gpu)
+static struct gpu_error error_of_death(const char *why)
 {
-	const struct gpu_error error = {.err = -ENODEV, .text = "the mirror is dead"};
+	struct gpu_error error = {.err = -ENODEV};
+
+	snprintf(error.text, sizeof(error.text), "%s", why);
+	return error;
+}
+
+/* The mirror or the device is dead: so is everything that was submitted. */
+void gpu_sched_kill(struct gpu *gpu, const char *why)
+{
+	const struct gpu_error error = error_of_death(why);
 	struct gpu_queue *queue;
 	struct gpu_job *job;
 
 	pthread_mutex_lock(&gpu->sched.lock);
-	atomic_store(&gpu->dead, true);
+	atomic_store(&gpu->dead, why);
 	queue = gpu->sched.turn;
 	if (queue) {
 		do {
@@ -162,7 +245,7 @@ uint64_t gpu_sched_oldest(struct gpu *gpu)
 
 int gpu_queue_create(struct gpu *gpu, struct gpu_queue **out)
 {
-	struct gpu_queue *queue = calloc(1, sizeof(*queue));
+	struct gpu_queue *queue = piece_take(&gpu->sched);
 
 	if (!queue)
 		return -ENOMEM;
@@ -203,8 +286,8 @@ void gpu_queue_destroy(struct gpu_queue *queue)
 	while (queue->head)
 		pthread_cond_wait(&sched->settled, &sched->lock);
 	unlink_queue(queue);
+	piece_give(sched, queue);
 	pthread_mutex_unlock(&sched->lock);
-	free(queue);
 }
 
 /* gpu_close(): nobody submits any more. */
@@ -237,7 +320,7 @@ static void fence_destroy(struct gpu_fence *fence)
 static void enqueue(struct gpu_queue *queue, struct gpu_job *job)
 {
 	struct gpu_sched *sched = &queue->gpu->sched;
-	const struct gpu_error dead = {.err = -ENODEV, .text = "the mirror is dead"};
+	const char *why;
 
 	pthread_mutex_lock(&sched->lock);
 	job->id = ++sched->ids;
@@ -247,8 +330,12 @@ static void enqueue(struct gpu_queue *queue, struct gpu_job *job)
 		queue->head = job;
 	queue->tail = job;
 	atomic_fetch_add(&queue->gpu->count.jobs, 1);
-	if (atomic_load(&queue->gpu->dead))
+	why = atomic_load(&queue->gpu->dead);
+	if (why) {
+		const struct gpu_error dead = error_of_death(why);
+
 		fail_job(job, &dead);
+	}
 	pthread_cond_broadcast(&sched->work);
 	settle(queue);
 	pthread_mutex_unlock(&sched->lock);
@@ -270,7 +357,7 @@ int gpu_submit(struct gpu_queue *queue, gpu_kernel kernel, void *arg, uint64_t c
 
 	if (!kernel)
 		return -EINVAL;
-	job = calloc(1, sizeof(*job));
+	job = piece_take(&gpu->sched);
 	if (out)
 		fence = fence_create();
 	err = !job || (out && !fence) ? -ENOMEM : 0;
@@ -286,7 +373,9 @@ int gpu_submit(struct gpu_queue *queue, gpu_kernel kernel, void *arg, uint64_t c
 	}
 	if (err) {
 		fence_destroy(fence);
-		free(job);
+		pthread_mutex_lock(&gpu->sched.lock);
+		piece_give(&gpu->sched, job);
+		pthread_mutex_unlock(&gpu->sched.lock);
 		return err;
 	}
 	if (out)

@@ -11,17 +11,15 @@
 #include <unistd.h>
 
 #include <uhmm/driver.h>
-#include <uhmm/gpu.h>
 
-#define PAGE 4096
-#define HUGE ((size_t)2 << 20)
+#include "selftest.h"
 
 struct test {
 	struct gpu *gpu;
 	struct gpu_queue *queue, *other;
 };
 
-static char *map(void *where, size_t size, int flags)
+char *test_map(void *where, size_t size, int flags)
 {
 	void *memory = mmap(where, size, PROT_READ | PROT_WRITE,
 			    MAP_PRIVATE | MAP_ANONYMOUS | flags, -1, 0);
@@ -29,8 +27,21 @@ static char *map(void *where, size_t size, int flags)
 	return memory == MAP_FAILED ? NULL : memory;
 }
 
-static int run(struct gpu_queue *queue, gpu_kernel kernel, void *arg, uint64_t count,
-	       struct gpu_error *error)
+static char where[32];
+
+int test_wrong(int line)
+{
+	snprintf(where, sizeof(where), "wrong answer (line %d)", line);
+	return -EIO;
+}
+
+const char *test_where(void)
+{
+	return where;
+}
+
+int test_run(struct gpu_queue *queue, gpu_kernel kernel, void *arg, uint64_t count,
+	     struct gpu_error *error)
 {
 	struct gpu_fence *fence;
 	int err = gpu_submit(queue, kernel, arg, count, &fence);
@@ -80,12 +91,12 @@ static int linked_list(struct test *test)
 		job.head = node;
 		want += i;
 	}
-	err = run(test->queue, sum_list, &job, 1, NULL);
+	err = test_run(test->queue, sum_list, &job, 1, NULL);
 	while ((node = job.head)) {
 		job.head = node->next;
 		free(node);
 	}
-	return err ? err : job.sum == want ? 0 : -EIO;
+	return err ? err : job.sum == want ? 0 : WRONG;
 }
 
 /* ---- a bad pointer ends its job with a reason; the other queue lives on ---- */
@@ -99,7 +110,7 @@ static void add_one(struct gpu_sm *sm, void *arg, uint64_t index)
 
 static int bad_pointer(struct test *test)
 {
-	char *hole = map(NULL, 2 * PAGE, 0);
+	char *hole = test_map(NULL, 2 * PAGE, 0);
 	struct list_job job = {.head = (struct node *)(hole + PAGE)};
 	struct gpu_error error = {0};
 	struct gpu_fence *fence;
@@ -111,14 +122,14 @@ static int bad_pointer(struct test *test)
 	munmap(hole + PAGE, PAGE);
 	err = gpu_submit(test->other, add_one, &total, ADDS, &fence);
 	if (!err) {
-		bad = run(test->queue, sum_list, &job, 1, &error);
+		bad = test_run(test->queue, sum_list, &job, 1, &error);
 		err = gpu_wait(fence, NULL);
 		if (bad != -EFAULT || error.reason != HMM_REASON_NO_MAPPING ||
 		    error.addr / PAGE != (uintptr_t)(hole + PAGE) / PAGE || !*error.text)
-			err = -EIO;
+			err = WRONG;
 	}
 	munmap(hole, PAGE);
-	return err ? err : total == (uint64_t)ADDS * (ADDS - 1) / 2 ? 0 : -EIO;
+	return err ? err : total == (uint64_t)ADDS * (ADDS - 1) / 2 ? 0 : WRONG;
 }
 
 /* ---- memory that goes and comes at the same address ---- */
@@ -127,7 +138,7 @@ static int bad_pointer(struct test *test)
 
 static int remapped(struct test *test)
 {
-	char *memory = map(NULL, 16 * PAGE, 0);
+	char *memory = test_map(NULL, 16 * PAGE, 0);
 	uint64_t i, seen = 0;
 	int err = memory ? 0 : -ENOMEM;
 
@@ -135,15 +146,15 @@ static int remapped(struct test *test)
 		*(uint64_t *)(memory + PAGE) = i;
 		err = gpu_read(test->queue, &seen, memory + PAGE, sizeof(seen));
 		if (!err && seen != i)
-			err = -EIO;
+			err = WRONG;
 		if (munmap(memory, 16 * PAGE) ||
-		    map(memory, 16 * PAGE, MAP_FIXED_NOREPLACE) != memory)
-			err = -EIO;
+		    test_map(memory, 16 * PAGE, MAP_FIXED_NOREPLACE) != memory)
+			err = WRONG;
 		gpu_verify_mark(test->gpu, memory, 16 * PAGE);
 		if (!err)
 			err = gpu_read(test->queue, &seen, memory + PAGE, sizeof(seen));
 		if (!err && seen)
-			err = -EIO;
+			err = WRONG;
 	}
 	if (memory)
 		munmap(memory, 16 * PAGE);
@@ -154,7 +165,7 @@ static int remapped(struct test *test)
 
 static int protections(struct test *test)
 {
-	char *memory = map(NULL, PAGE, 0);
+	char *memory = test_map(NULL, PAGE, 0);
 	uint64_t word = 7;
 	int i, err = memory ? 0 : -ENOMEM;
 
@@ -163,7 +174,7 @@ static int protections(struct test *test)
 		if (!err && mprotect(memory, PAGE, PROT_READ))
 			err = -errno;
 		if (!err && gpu_write(test->queue, memory, &word, sizeof(word)) != -EPERM)
-			err = -EIO;
+			err = WRONG;
 		if (!err && mprotect(memory, PAGE, PROT_READ | PROT_WRITE))
 			err = -errno;
 	}
@@ -187,7 +198,7 @@ static int atomics(struct test *test)
 	err = gpu_wait(fence, NULL);
 	if (err == -EOPNOTSUPP)
 		return 0; /* no recoverable atomic on this architecture, and it says so */
-	return err ? err : total == (uint64_t)ADDS * (ADDS - 1) / 2 + ADDS ? 0 : -EIO;
+	return err ? err : total == (uint64_t)ADDS * (ADDS - 1) / 2 + ADDS ? 0 : WRONG;
 }
 
 /* ---- memory in 2 MiB pages ---- */
@@ -226,25 +237,25 @@ static int huge_block(struct test *test, char *block)
 	/* Advice: where it is not taken the block is 4 KiB pages, and must work too. */
 	madvise(block, HUGE, MADV_HUGEPAGE);
 	memset(block, 0xff, HUGE);
-	err = run(test->queue, fill, &job, pages, NULL);
+	err = test_run(test->queue, fill, &job, pages, NULL);
 	if (!err)
-		err = run(test->queue, sum_up, &job, pages, NULL);
+		err = test_run(test->queue, sum_up, &job, pages, NULL);
 	if (err)
 		return err == -EOPNOTSUPP ? 0 : err;
 	if (job.sum != pages * (pages + 1) / 2)
-		return -EIO;
+		return WRONG;
 	if (madvise(block + 16 * PAGE, PAGE, MADV_DONTNEED) ||
 	    madvise(block, HUGE, MADV_DONTNEED))
 		return -errno;
 	gpu_verify_mark(test->gpu, block, HUGE);
 	job.sum = 0;
-	err = run(test->queue, sum_up, &job, pages, NULL);
-	return err ? err : job.sum ? -EIO : 0;
+	err = test_run(test->queue, sum_up, &job, pages, NULL);
+	return err ? err : job.sum ? WRONG : 0;
 }
 
 static int huge_pages(struct test *test)
 {
-	char *memory = map(NULL, 3 * HUGE, MAP_NORESERVE);
+	char *memory = test_map(NULL, 3 * HUGE, MAP_NORESERVE);
 	int err;
 
 	if (!memory)
@@ -262,7 +273,7 @@ static int huge_pages(struct test *test)
 static int sparse_bind(struct test *test)
 {
 	struct gpu_stats before = {.size = sizeof(before)}, after = {.size = sizeof(after)};
-	char *memory = map(NULL, SPARSE, MAP_NORESERVE);
+	char *memory = test_map(NULL, SPARSE, MAP_NORESERVE);
 	size_t i, step = SPARSE / TOUCHED;
 	int64_t bound;
 	int err = 0;
@@ -274,18 +285,18 @@ static int sparse_bind(struct test *test)
 		memory[i * step] = (char)(i + 1);
 	bound = gpu_bind(test->gpu, memory, SPARSE);
 	if (bound != TOUCHED)
-		err = bound < 0 ? (int)bound : -EIO;
+		err = bound < 0 ? (int)bound : WRONG;
 	gpu_get_stats(test->gpu, &before);
 	for (i = 0; i < TOUCHED && !err; i++) {
 		char seen;
 
 		err = gpu_read(test->queue, &seen, memory + i * step, 1);
 		if (!err && seen != (char)(i + 1))
-			err = -EIO;
+			err = WRONG;
 	}
 	gpu_get_stats(test->gpu, &after);
 	if (!err && after.faults != before.faults)
-		err = -EIO;
+		err = WRONG;
 	munmap(memory, SPARSE);
 	return err;
 }
@@ -315,7 +326,7 @@ static int run_steps(struct test *test, char *why, size_t size)
 		err = steps[i].run(test);
 		if (err)
 			snprintf(why, size, "%s: %s", steps[i].what,
-				 err == -EIO ? "wrong answer" : hmm_strerror(err));
+				 err == -EIO ? test_where() : hmm_strerror(err));
 	}
 	gpu_get_stats(test->gpu, &stats);
 	if (!err && stats.stale) {
@@ -327,6 +338,18 @@ static int run_steps(struct test *test, char *why, size_t size)
 			 (unsigned long long)stats.faults,
 			 (unsigned long long)stats.shootdowns);
 	return err;
+}
+
+static bool can_move(void)
+{
+	const struct gpu_options options = {.size = sizeof(options), .vram_bytes = VRAM};
+	struct gpu *gpu = NULL;
+	int err = gpu_open(&options, &gpu);
+
+	gpu_close(gpu);
+	if (err)
+		fprintf(stderr, "gpu: video memory is not tested: %s\n", hmm_strerror(err));
+	return err != -EPERM && err != -EOPNOTSUPP;
 }
 
 static int selftest(char *why, size_t size)
@@ -341,6 +364,11 @@ static int selftest(char *why, size_t size)
 	}
 	err = run_steps(&test, why, size);
 	gpu_close(test.gpu); /* and the queues with it */
+	/* Where pages cannot be moved at all there is no video memory to test. */
+	if (!err && can_move())
+		err = test_vram(why, size);
+	if (!err && can_move())
+		err = test_fail(why, size);
 	return err;
 }
 

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later OR BSD-2-Clause */
 /*
- * shootdown - no SM uses a translation of a range any more (G4).
+ * shootdown - no SM uses a translation of a range any more (G4), or of a frame.
  *
  * An SM looks up and uses a translation inside an access section only: its `section`
- * is odd from before the lookup until after the access, and a section holds exactly
+ * says so from before the lookup until after the access, and a section holds exactly
  * one lookup. To refill its TLB it reads the page table, inside the section too.
- * Entering and leaving cost the SM two plain stores; the store-load barrier between
+ * Entering and leaving cost the SM plain stores; the store-load barrier between
  * "I am inside" and "what does the table say" is bought here, by membarrier(2), which
  * runs one on every CPU that runs a thread of ours. Where membarrier is refused each
  * section pays for a full fence itself (sm->fenced).
@@ -29,20 +29,52 @@
  *  - Emptying a slot that its SM refills meanwhile can at worst throw a good
  *    translation away. Only the owner writes anything else into a slot, so it never
  *    reads half of one (gpu.h).
+ *  - What is installed while we wait is not old: it was validated under the update lock
+ *    after C (G2). F2 may throw it away too, and B2 then waits for nothing; that is all.
  *
- * The wait is bounded: a section does one access of at most a page, by fault-safe copy,
- * to memory that was mirrored when it was looked up. It may sleep in a page fault that
- * the kernel serves, never for the reader or the worker (G6).
+ * Two kinds of sections, two kinds of waits. A section that uses system memory may sleep in
+ * a fault that the library's reader serves, perhaps with the copy engine's help. It says
+ * GPU_SECTION_SYSTEM before it touches anything. One that has not said so has not looked up
+ * yet or uses a frame, and never sleeps: the page table, the SM's own memory and frames
+ * do not move, and are not taken away before it has ended.
+ *
+ *  - gpu_shootdown() is for who forgets a range: the worker, the handler. It waits for all
+ *    sections, so not under the update lock, which the engine needs to serve the very
+ *    faults that those sections sleep in. mmu.flush is held instead, which the engine does
+ *    not take: two who forget come one after the other, so who finds nothing in the table
+ *    knows that nothing is in use either.
+ *  - gpu_shootdown_pages() is for the engine, before frames go home. It waits for sections
+ *    of frames only, under the update lock. B1 and B2 may skip a section that is seen to be
+ *    of system memory: what it holds, and refilled its TLB with, is no frame. The state is
+ *    stored after the lookup, so a section whose lookup gave a frame is never seen with it.
+ *    It flushes the pages even when the table has nothing of them: somebody may have
+ *    cleared it and not be done. Who forgets cannot come in between: its C needs the lock.
+ *
+ * So two of different kinds can run together, and one may empty the slot that the other's F2
+ * should have found. Flushes are counted when they begin and when they end: if one of
+ * another's was under way at any time from before F1 to after F2, B2 is done in any case.
+ *
+ * The engine's wait is as short as an access; the others' as long as a CPU's access may take.
  */
 #include <linux/membarrier.h>
 #include <sched.h>
 #include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "gpu_private.h"
 
 /* Spins before the first yield; a hit's section is over within some of them. */
 #define GPU_SPINS 100
+/* Yields before the first sleep: whoever is still inside sleeps too. */
+#define GPU_YIELDS 300
+#define GPU_SLEEP_NS 20000
+
+/* Whose translations go: n pages anywhere, or (pages NULL) n pages from first on. */
+struct gone {
+	const uintptr_t *pages; /* addresses; 0 is none */
+	uintptr_t first, n;	/* page numbers */
+};
 
 static int membarrier(int command)
 {
@@ -82,13 +114,24 @@ static bool flush_one(struct gpu_tlb *tlb, uintptr_t first, uintptr_t pages)
 	return found;
 }
 
-static bool flush_all(struct gpu *gpu, uintptr_t first, uintptr_t pages)
+/* Return: was there one? */
+static bool flush_all(struct gpu *gpu, const struct gone *gone)
 {
 	bool found = false;
+	uintptr_t page;
 	unsigned i;
 
-	for (i = 0; i < gpu->sms; i++)
-		found |= flush_one(&gpu->sm[i].tlb, first, pages);
+	atomic_fetch_add(&gpu->mmu.flushes_begun, 1);
+	for (i = 0; i < gpu->sms; i++) {
+		struct gpu_tlb *tlb = &gpu->sm[i].tlb;
+
+		if (!gone->pages)
+			found |= flush_one(tlb, gone->first, gone->n);
+		for (page = 0; gone->pages && page < gone->n; page++)
+			found |= gone->pages[page] &&
+				 flush_one(tlb, gone->pages[page] / GPU_PAGE, 1);
+	}
+	atomic_fetch_add(&gpu->mmu.flushes_ended, 1);
 	return found;
 }
 
@@ -109,38 +152,74 @@ static unsigned section_of(struct gpu_sm *sm)
 	return atomic_load_explicit(&sm->section, memory_order_acquire);
 }
 
-/* The barrier, then the end of every section that was open at it. */
-static void quiesce(struct gpu *gpu)
+static void pause_for(unsigned spins)
 {
-	unsigned i, spins, seen;
+	const struct timespec delay = {.tv_nsec = GPU_SLEEP_NS};
+
+	if (spins >= GPU_SPINS + GPU_YIELDS)
+		nanosleep(&delay, NULL);
+	else if (spins >= GPU_SPINS)
+		sched_yield();
+}
+
+/* Is this state of a section one that is waited for? */
+static bool is_open(unsigned section, bool frames)
+{
+	section &= GPU_SECTION_MASK;
+	return frames ? section == GPU_SECTION_FRAME : section != 0;
+}
+
+/* The barrier, then the end of every section (of frames) that was open at it. */
+static void quiesce(struct gpu *gpu, bool frames)
+{
+	unsigned i, spins, seen, now;
 
 	atomic_thread_fence(memory_order_seq_cst);
 	if (!gpu->sm[0].fenced)
 		membarrier(MEMBARRIER_CMD_PRIVATE_EXPEDITED);
 	for (i = 0; i < gpu->sms; i++) {
-		seen = section_of(&gpu->sm[i]);
-		for (spins = 0; (seen & 1) && section_of(&gpu->sm[i]) == seen; spins++) {
-			if (spins >= GPU_SPINS)
-				sched_yield();
+		seen = now = section_of(&gpu->sm[i]);
+		for (spins = 0; is_open(now, frames) &&
+				!((seen ^ now) & ~GPU_SECTION_MASK);
+		     spins++) {
+			pause_for(spins);
+			now = section_of(&gpu->sm[i]);
 		}
 	}
 }
 
-/* Update lock held, the table is cleared of the range. */
-void gpu_shootdown(struct gpu *gpu, uintptr_t start, uintptr_t end)
+/* From F1 on. */
+static void shoot(struct gpu *gpu, const struct gone *gone, bool frames)
+{
+	uint64_t before = atomic_load(&gpu->mmu.flushes_ended);
+	bool found;
+
+	flush_all(gpu, gone);
+	if (any_active(gpu))
+		quiesce(gpu, frames);
+	found = flush_all(gpu, gone);
+	/* More begun than our two: somebody else's was not over at `before`, or came later. */
+	if (found || atomic_load(&gpu->mmu.flushes_begun) != before + 2)
+		quiesce(gpu, frames);
+}
+
+/* mmu.flush held, the update lock not; the table is cleared of the range. */
+void gpu_shootdown(struct gpu *gpu, uintptr_t start, uintptr_t end, bool huge)
 {
 	const uintptr_t block = GPU_HUGE / GPU_PAGE;
 	uintptr_t first = start >> UHMM_PTABLE_PAGE_SHIFT;
 	uintptr_t last = (end >> UHMM_PTABLE_PAGE_SHIFT) + !!(end % GPU_PAGE);
 
 	/* A 2 MiB entry goes as a whole, so all that TLBs took out of it must go. */
-	if (gpu->mmu.huge) {
+	if (huge) {
 		first -= first % block;
 		last += (block - last % block) % block;
 	}
-	flush_all(gpu, first, last - first);
-	if (any_active(gpu))
-		quiesce(gpu);
-	if (flush_all(gpu, first, last - first))
-		quiesce(gpu);
+	shoot(gpu, &(struct gone){.first = first, .n = last - first}, false);
+}
+
+/* Update lock held, the table is cleared of the pages, which map frames. */
+void gpu_shootdown_pages(struct gpu *gpu, const uintptr_t *pages, unsigned n)
+{
+	shoot(gpu, &(struct gone){.pages = pages, .n = n}, true);
 }

@@ -7,6 +7,9 @@
  * the job is over, the SM and everybody else go on. Kernels therefore hold nothing
  * across an access.
  *
+ * Its stack and all that a section touches never move (gpu_private.h): the kernel's locals
+ * are there, and accesses copy to and from them directly (access.c).
+ *
  * While it has work it is "a device now" (hmm_access_begin), and it keeps a reference on
  * the mirror as long as it lives.
  */
@@ -59,6 +62,12 @@ uint64_t gpu_sm_translate(struct gpu_sm *sm, uintptr_t addr, uint64_t need)
 	if (!(entry & need))
 		return 0;
 	count(&sm->misses);
+	if (hmm_pfn_is_device(entry)) {
+		count(&sm->vram);
+		gpu_memory_touch(sm->gpu, entry);
+	} else if (sm->gpu->migrate.after) {
+		gpu_migrate_heat(sm, addr);
+	}
 	return entry;
 }
 
@@ -138,7 +147,7 @@ int gpu_sms_start(struct gpu *gpu)
 		sm->gpu = gpu;
 		sm->index = gpu->started;
 		sm->hmm = hmm_get(gpu->hmm);
-		err = gpu_thread(&sm->thread, sm_main, sm);
+		err = gpu_thread_start(&sm->thread, sm_main, sm);
 		if (err)
 			hmm_put(sm->hmm);
 		else
@@ -156,7 +165,7 @@ void gpu_sms_stop(struct gpu *gpu)
 	pthread_cond_broadcast(&gpu->sched.work);
 	pthread_mutex_unlock(&gpu->sched.lock);
 	for (i = 0; i < gpu->started; i++) {
-		pthread_join(gpu->sm[i].thread, NULL);
+		gpu_thread_join(&gpu->sm[i].thread);
 		hmm_put(gpu->sm[i].hmm);
 	}
 }

@@ -10,23 +10,31 @@
  *
  * An access is stale if a mark of its page has made < job->begin and stamp < since:
  * installed before the change, used by a job that was submitted after it (G3).
- * job->begin is taken before the submit's fence, so a mark made before it lies before
- * that fence too, and what was installed in [since, made] is not judged: there is no
+ * job->begin (sm->begin) is taken before the submit's fence, so a mark made before it lies
+ * before that fence too, and what was installed in [since, made] is not judged: there is no
  * false alarm. Where marks of one page come faster than jobs end, the two that are
  * kept may miss a case; never the other way round.
  *
  * The stamp of a translation is read with it: stamp, entry, stamp again until both agree
  * (sm.c). set_entry() writes the stamp first, so an entry is never dated too old, and a
  * pair that agrees is never dated younger than an install that the entry had survived.
+ *
+ * Marks have a lock of their own, which is not needed by anybody whom a CPU's fault
+ * waits for: the program's threads may take it.
  */
-#include <stdlib.h>
-
 #include "gpu_private.h"
 
 /* Shared by the pages of one call; lives as long as the GPU: jobs read without a lock. */
 struct gpu_mark {
 	uint64_t since, made;
-	struct gpu_mark *next;
+};
+
+/* Sections read marks, so they lie in memory that never moves, by the slab. */
+#define SLAB ((size_t)256 << 10)
+struct gpu_marks {
+	struct gpu_marks *next;
+	size_t used;
+	struct gpu_mark mark[];
 };
 
 static const struct gpu_mark *mark_of(const struct uhmm_ptable *table, uintptr_t addr)
@@ -39,6 +47,7 @@ int gpu_verify_init(struct gpu *gpu)
 	struct gpu_verify *verify = &gpu->verify;
 	int err;
 
+	pthread_mutex_init(&verify->lock, NULL);
 	atomic_store(&verify->clock, 1); /* 0 is "none" in the tables */
 	if (!verify->on)
 		return 0;
@@ -52,15 +61,16 @@ int gpu_verify_init(struct gpu *gpu)
 
 void gpu_verify_destroy(struct gpu *gpu)
 {
-	struct gpu_mark *mark;
+	struct gpu_marks *slab;
 
-	while ((mark = gpu->verify.made)) {
-		gpu->verify.made = mark->next;
-		free(mark);
+	while ((slab = gpu->verify.marks_made)) {
+		gpu->verify.marks_made = slab->next;
+		hmm_free(slab, SLAB);
 	}
 	uhmm_ptable_destroy(&gpu->verify.stamps);
 	uhmm_ptable_destroy(&gpu->verify.marks);
 	uhmm_ptable_destroy(&gpu->verify.floors);
+	pthread_mutex_destroy(&gpu->verify.lock);
 }
 
 uint64_t gpu_verify_tick(struct gpu *gpu)
@@ -73,7 +83,22 @@ uint64_t gpu_verify_now(struct gpu *gpu)
 	return gpu_verify_tick(gpu);
 }
 
-/* Update lock held. The floor goes in first: a reader that sees the new mark finds it. */
+/* verify.lock held. */
+static struct gpu_mark *new_mark(struct gpu_verify *verify)
+{
+	struct gpu_marks *slab = verify->marks_made;
+
+	if (!slab || slab->used == (SLAB - sizeof(*slab)) / sizeof(struct gpu_mark)) {
+		slab = hmm_alloc(SLAB);
+		if (!slab)
+			return NULL;
+		slab->next = verify->marks_made;
+		verify->marks_made = slab;
+	}
+	return &slab->mark[slab->used++];
+}
+
+/* verify.lock held. The floor goes in first: a reader that sees the new mark finds it. */
 static int mark_page(struct gpu_verify *verify, uintptr_t addr, const struct gpu_mark *mark,
 		     uint64_t oldest)
 {
@@ -89,21 +114,22 @@ void gpu_verify_mark_since(struct gpu *gpu, const void *start, size_t length,
 			   uint64_t since)
 {
 	uintptr_t addr = (uintptr_t)start & -GPU_PAGE, end = (uintptr_t)start + length;
-	struct gpu_mark *mark = gpu->verify.on ? malloc(sizeof(*mark)) : NULL;
+	struct gpu_verify *verify = &gpu->verify;
+	struct gpu_mark *mark;
 	uint64_t oldest;
-	int err = mark ? 0 : -ENOMEM;
+	int err;
 
-	if (!gpu->verify.on)
+	if (!verify->on)
 		return;
 	oldest = gpu_sched_oldest(gpu);
-	pthread_mutex_lock(&gpu->mmu.lock);
-	if (mark) {
-		*mark = (struct gpu_mark){since, gpu_verify_tick(gpu), gpu->verify.made};
-		gpu->verify.made = mark;
-	}
+	pthread_mutex_lock(&verify->lock);
+	mark = new_mark(verify);
+	err = mark ? 0 : -ENOMEM;
+	if (mark)
+		*mark = (struct gpu_mark){since, gpu_verify_tick(gpu)};
 	for (; addr < end && !err; addr += GPU_PAGE)
-		err = mark_page(&gpu->verify, addr, mark, oldest);
-	pthread_mutex_unlock(&gpu->mmu.lock);
+		err = mark_page(verify, addr, mark, oldest);
+	pthread_mutex_unlock(&verify->lock);
 	if (err)
 		hmm_log(HMM_LOG_WARN, "gpu: verify mark of %#lx is lost: %s",
 			(unsigned long)addr, hmm_strerror(err));
@@ -120,9 +146,9 @@ void gpu_verify_access(struct gpu_sm *sm, uintptr_t addr)
 	struct gpu_verify *verify = &sm->gpu->verify;
 	const struct gpu_mark *mark = mark_of(&verify->marks, addr);
 
-	if (mark && mark->made >= sm->job->begin)
+	if (mark && mark->made >= sm->begin)
 		mark = mark_of(&verify->floors, addr);
-	if (mark && mark->made < sm->job->begin &&
+	if (mark && mark->made < sm->begin &&
 	    sm->stamp[addr / GPU_PAGE % GPU_TLB_ENTRIES] < mark->since)
 		atomic_fetch_add(&sm->gpu->count.stale, 1);
 }

@@ -39,7 +39,8 @@ static int map_naive(struct gpu_window *window, struct hmm_range *range)
 }
 
 /*
- * Make present what window->want asks for and map all of the window that is present.
+ * Handler only. Make present what window->want asks for and map all of the window that is
+ * present.
  * One failing page fails the window: fault_addr and fault_reason name it.
  * Return: 0; as hmm_range_program(); -EIO, -ENXIO the library's answer cannot be used.
  */
@@ -54,6 +55,7 @@ int gpu_window_map(struct gpu_window *window, unsigned timeout_ms)
 		.end = window->end,
 		.pfns = window->pfns,
 		.pfn_flags_mask = HMM_PFN_REQ_FAULT | HMM_PFN_REQ_WRITE,
+		.owner = gpu, /* what is in our memory stays; what is in another's comes */
 	};
 	int err;
 
@@ -64,6 +66,10 @@ int gpu_window_map(struct gpu_window *window, unsigned timeout_ms)
 	else
 		err = hmm_range_program(&range, timeout_ms, &gpu->mmu.lock, program,
 					window);
+	if (err == -EIO || err == -ENXIO)
+		hmm_log(HMM_LOG_ERROR, "gpu: the answer for %#lx cannot be used: %#llx",
+			(unsigned long)window->refused,
+			(unsigned long long)window->refused_entry);
 	window->fault_addr = range.fault_addr;
 	window->fault_reason = range.fault_reason;
 	return err;

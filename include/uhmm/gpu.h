@@ -9,6 +9,10 @@
  * pointer is cancelled; its job ends with an error that names address, access
  * and reason; the process and the other queues live on.
  *
+ * With video memory (gpu_options.vram_bytes) private anonymous pages move there: when
+ * gpu_migrate() asks, or when the SMs use them enough. They come home when a CPU touches
+ * them, when others need the room, and when the GPU is closed.
+ *
  *	static void sum(struct gpu_sm *sm, void *arg, uint64_t index) {
  *		struct job *job = arg;	// an argument block; read it through the GPU too
  *		long v = gpu_load_i64(sm, &job->in[index]);
@@ -49,6 +53,17 @@ enum gpu_access { GPU_READ = 0, GPU_WRITE = 1, GPU_ATOMIC = 2, GPU_PREFETCH = 3 
  *	releases before it invalidates; for the litmus test that must see stale accesses
  * @log: taker of the library's log lines (hmm_set_log), may be NULL
  * @log_arg: handed to it
+ * @vram_bytes: video memory, a multiple of 4096; 0: none
+ * @vram_host: the video memory is host memory of the library's: pages move, nobody copies
+ * @timeslice_us: a page stays in video memory at least this long (at most 1 s), however
+ *	much a CPU wants it
+ * @timeout_ms: a copy that takes longer is lost, and the video memory with it; 0: the
+ *	library's default
+ * @migrate_after: so often must SMs look a 64 KiB block of system memory up anew (TLB
+ *	misses) before it moves to video memory by itself, at most 30000; 0: never
+ * @no_exclusive: atomics are the CPU's own, on system memory. By default the page of an
+ *	atomic is the GPU's alone until a CPU touches it, where the library can do that
+ * @three_step: gpu_migrate() copies itself, between the library's three steps
  */
 struct gpu_options {
 	size_t size;
@@ -58,11 +73,24 @@ struct gpu_options {
 	bool naive;
 	hmm_log_fn log;
 	void *log_arg;
+	uint64_t vram_bytes;
+	bool vram_host;
+	bool no_exclusive;
+	bool three_step;
+	unsigned timeslice_us;
+	unsigned timeout_ms;
+	unsigned migrate_after;
 };
 
-/** gpu_open() - Return: 0; -EINVAL bad option; as hmm_open(), hmm_notifier_insert() */
+/**
+ * gpu_open() - Return: 0; -EINVAL bad option; as hmm_open(), hmm_notifier_insert(), and
+ * with video memory as hmm_devmem_create()
+ */
 UHMM_API int gpu_open(const struct gpu_options *options, struct gpu **gpu);
-/** gpu_close() - waits for jobs, destroys queues that are left; NULL is allowed */
+/**
+ * gpu_close() - waits for jobs, destroys queues that are left; NULL is allowed
+ * Everything in video memory comes home first; the process lives on.
+ */
 UHMM_API void gpu_close(struct gpu *gpu);
 
 /** struct gpu_error - why a job ended */
@@ -86,11 +114,27 @@ struct gpu_stats {
 	uint64_t shootdowns;	       /* invalidations that found something mapped */
 	uint64_t unmirrored;	       /* accesses by copy to what cannot be mirrored */
 	uint64_t stale;		       /* verify mode */
+	/* Video memory, in pages where nothing else is said. */
+	uint64_t vram_frames, vram_used;
+	uint64_t to_vram;	     /* moved there */
+	uint64_t from_vram;	     /* home by a call: gpu_migrate_home(), eviction, close */
+	uint64_t cpu_faults;	     /* faults of a CPU that brought pages home */
+	uint64_t evictions;	     /* pages that left because others needed the room */
+	uint64_t hot_blocks;	     /* 64 KiB blocks that moved by themselves */
+	uint64_t vram_accesses;	     /* TLB fills of pages in video memory */
+	uint64_t exclusive;	     /* pages made the GPU's alone, for atomics */
+	uint64_t exclusive_returned; /* times that a CPU had one back */
+	uint64_t atomic_fallbacks;   /* pages whose atomics stay the CPU's own */
+	uint64_t engine_jobs;	     /* transfers that the copy engine ended */
+	uint64_t engine_deaths;	     /* times that it died in the middle of one */
 };
 /** gpu_get_stats() - fills in as much of @stats as @stats->size says */
 UHMM_API void gpu_get_stats(struct gpu *gpu, struct gpu_stats *stats);
 
-/** typedef gpu_kernel - run once for each index below count, by any SM, in any order */
+/**
+ * typedef gpu_kernel - run once for each index below count, by any SM, in any order
+ * Its stack has 1 MiB.
+ */
 typedef void (*gpu_kernel)(struct gpu_sm *sm, void *arg, uint64_t index);
 
 /** gpu_queue_create() - its jobs run one after the other, those of two queues together */
@@ -130,10 +174,30 @@ UHMM_API int gpu_prefetch(struct gpu *gpu, const void *start, size_t length,
 
 /**
  * gpu_bind() - map what is present in a range, as nouveau's SVM bind does
- * Faults nothing in. Sparse ranges cost what is populated.
+ * Faults nothing in and moves nothing. Sparse ranges cost what is populated.
  * Return: pages mapped, or negative errno.
  */
 UHMM_API int64_t gpu_bind(struct gpu *gpu, const void *start, size_t length);
+
+/**
+ * gpu_migrate() - move a range to video memory ahead of use, and map it
+ * What cannot move stays where it is. When video memory is full, what was used longest
+ * ago leaves; of a range that is larger than it the end remains.
+ * Context: any thread, not a kernel, not a callback.
+ * Return: pages that were in video memory when their 2 MiB block was done; -EOVERFLOW;
+ * -ENODEV no video memory, or the device died; as hmm_migrate_to_device() if nothing
+ * could be moved for an error.
+ */
+UHMM_API int64_t gpu_migrate(struct gpu *gpu, const void *start, size_t length);
+/** gpu_migrate_home() - and back; whatever device has it. Return: as hmm_migrate_to_host() */
+UHMM_API int64_t gpu_migrate_home(struct gpu *gpu, const void *start, size_t length);
+
+/**
+ * gpu_peek() - read a page in the GPU's own memory where it lies; it stays there
+ * @addr: an address in the page; @page: 4096 bytes
+ * Return: 0; -ENOENT the GPU has no translation into its own memory there; -ENODEV.
+ */
+UHMM_API int gpu_peek(struct gpu *gpu, const void *addr, void *page);
 
 /**
  * gpu_set_unmanaged() - a hole of the address space that is the device's own
@@ -143,7 +207,10 @@ UHMM_API int64_t gpu_bind(struct gpu *gpu, const void *start, size_t length);
  */
 UHMM_API int gpu_set_unmanaged(struct gpu *gpu, uintptr_t start, size_t length);
 
-/** gpu_lookup() - the page's translation as it is now (HMM_PFN_*), 0 if none; no fence */
+/**
+ * gpu_lookup() - the page's translation as it is now (HMM_PFN_*), 0 if none; no fence
+ * HMM_PFN_DEVICE: it is in the GPU's own memory (exclusive pages too).
+ */
 UHMM_API uint64_t gpu_lookup(const struct gpu *gpu, const void *addr);
 
 /** gpu_read() / gpu_write() - a job of one copy, waited for; return as gpu_wait() */
@@ -179,6 +246,36 @@ UHMM_API void gpu_verify_mark_since(struct gpu *gpu, const void *start, size_t l
  * have translated what is new before the mark, and would be counted for it.
  */
 UHMM_API void gpu_verify_mark(struct gpu *gpu, const void *start, size_t length);
+
+/* ---- hooks for tests: a device that fails ---- */
+
+/** enum gpu_engine_step - where in a transfer the copy engine's thread ends */
+enum gpu_engine_step {
+	GPU_ENGINE_TAKEN = 1,	/* it has taken the transfer and done nothing yet */
+	GPU_ENGINE_STOPPED = 2, /* homewards: the SMs have stopped using the frames */
+	GPU_ENGINE_HALF = 3,	/* half of the pages are copied */
+	GPU_ENGINE_COPIED = 4,	/* all are, and nobody has been told */
+};
+/**
+ * gpu_engine_kill() - the engine's thread ends the next time that it gets to @step
+ * Another takes over and does the transfer again from the start. Waits first until an
+ * earlier kill has happened. Return: 0; -EINVAL; -EAGAIN no thread could be started;
+ * -ENODEV a forked child.
+ */
+UHMM_API int gpu_engine_kill(struct gpu *gpu, enum gpu_engine_step step);
+/** gpu_engine_stall() - each transfer takes at least this long, from the next one on */
+UHMM_API void gpu_engine_stall(struct gpu *gpu, unsigned ms);
+/**
+ * gpu_engine_break() - the next @pages pages that shall come home cannot be read
+ * They are lost: a CPU that touches one gets SIGBUS. Not with vram_host.
+ */
+UHMM_API void gpu_engine_break(struct gpu *gpu, unsigned pages);
+/**
+ * gpu_die() - the device is gone for good, and its memory with it
+ * Jobs end and are refused with -ENODEV; what was in video memory raises SIGBUS when a
+ * CPU touches it. gpu_close() is still needed. Context: any thread, not a kernel.
+ */
+UHMM_API void gpu_die(struct gpu *gpu);
 
 /* ---- the TLB of an SM, here so that a hit is inline ---- */
 

@@ -203,7 +203,7 @@ static void let_go(struct hmm_transfer *t, struct moving *page)
 	struct hmm_devmem *devmem = t->devmem;
 	bool dropped = page->is == PAGE_DROPPED;
 	struct limbo_entry entry = { .devmem = devmem, .frame = page->frame,
-				     .number = page->number, .addr = page->addr, .ctx = t->ctx,
+				     .number = page->number, .queue = page->queue, .addr = page->addr, .ctx = t->ctx,
 				     .host = dropped && is_host(devmem),
 				     .unmapped = dropped && page->unmapped };
 

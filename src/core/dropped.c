@@ -21,8 +21,14 @@
 
 #include "core/pager.h"
 
+/* An event that devices have heard of when its queue is `done` so far. */
+struct event_id {
+	unsigned queue;
+	uint64_t number;
+};
+
 /* The page at `addr` is the program's no more: entry away, bytes to limbo. */
-static void drop(struct hmm *hmm, uintptr_t addr, uint64_t entry, uint64_t number,
+static void drop(struct hmm *hmm, uintptr_t addr, uint64_t entry, struct event_id id,
 		 bool unmapped)
 {
 	struct pager *pager = hmm->pager;
@@ -33,14 +39,15 @@ static void drop(struct hmm *hmm, uintptr_t addr, uint64_t entry, uint64_t numbe
 	if (book_state(entry) == BOOK_MOVING) {
 		t = &pager->transfer[book_transfer(entry)];
 		t->page[book_index(entry)].is = PAGE_DROPPED;
-		t->page[book_index(entry)].number = number;
+		t->page[book_index(entry)].number = id.number;
+		t->page[book_index(entry)].queue = id.queue;
 		t->page[book_index(entry)].unmapped = unmapped;
 		devmem = t->devmem;
 	} else {
 		devmem = pager->devmem[book_devmem(entry)];
 		limbo_add(hmm, &(struct limbo_entry){
-			.devmem = devmem, .frame = book_frame(entry), .number = number,
-			.addr = addr, .ctx = book_ctx(entry), .unmapped = unmapped,
+			.devmem = devmem, .frame = book_frame(entry), .number = id.number,
+			.queue = id.queue, .addr = addr, .ctx = book_ctx(entry), .unmapped = unmapped,
 			.host = devmem->options.host_frames && book_state(entry) == BOOK_AWAY });
 	}
 	atomic_fetch_add(&devmem->count.dropped, 1);
@@ -54,7 +61,7 @@ void dropped_remove(struct hmm *hmm, unsigned ctx, uintptr_t start, uintptr_t en
 	unsettled_add(hmm, start, end);
 	for (uintptr_t at = start; books_next(hmm, &at, end, &entry); at += PAGE)
 		if (book_ctx(entry) == ctx)
-			drop(hmm, at, entry, number, false);
+			drop(hmm, at, entry, (struct event_id){ ctx, number }, false);
 }
 
 /* ---- the list ---- */
@@ -77,6 +84,7 @@ static void judge_add(struct hmm *hmm, unsigned ctx, uintptr_t start, uintptr_t 
 			continue;
 		j->start = j->end && j->start < start ? j->start : start;
 		j->ctx = j->end && j->ctx != ctx ? CONTEXTS : ctx;
+		j->queue = ctx;
 		j->number = number;
 		j->end = j->end > end ? j->end : end;
 		atomic_fetch_add(&pager->judging, 1);
@@ -128,7 +136,7 @@ static int judge_piece(struct hmm *hmm, const struct to_judge *j, uintptr_t *at)
 		return -EAGAIN;
 	for (; books_next(hmm, at, end, &entry); *at += PAGE)
 		if (!v.alive && book_ctx(entry) == ctx)
-			drop(hmm, *at, entry, j->number, true);
+			drop(hmm, *at, entry, (struct event_id){ j->queue, j->number }, true);
 		else if (book_ctx(entry) != ctx)
 			break; /* another one's: a verdict of its own */
 	return 0;
@@ -185,7 +193,7 @@ static void rekey(struct hmm *hmm, uintptr_t from, uintptr_t to, uint64_t entry,
 
 	/* Without memory for it the page has no place: it is as good as unmapped. */
 	if (books_set(hmm, to, entry)) {
-		drop(hmm, from, entry, number, true);
+		drop(hmm, from, entry, (struct event_id){ book_ctx(entry), number }, true);
 		return;
 	}
 	books_erase(hmm, from);
@@ -220,7 +228,7 @@ static void clear_destination(struct hmm *hmm, unsigned ctx, uintptr_t start, ui
 
 	for (uintptr_t at = start; books_next(hmm, &at, end, &entry); at += PAGE)
 		if (book_ctx(entry) == ctx || !belongs(hmm, book_ctx(entry), at))
-			drop(hmm, at, entry, number, true);
+			drop(hmm, at, entry, (struct event_id){ ctx, number }, true);
 }
 
 void dropped_remap(struct hmm *hmm, unsigned ctx, const struct os_msg *msg, uint64_t number)
@@ -236,7 +244,7 @@ void dropped_remap(struct hmm *hmm, unsigned ctx, const struct os_msg *msg, uint
 		if (book_ctx(entry) != ctx)
 			continue;
 		if (books_get(hmm, to))
-			drop(hmm, at, entry, number, true);
+			drop(hmm, at, entry, (struct event_id){ ctx, number }, true);
 		else
 			rekey(hmm, at, to, entry, number);
 	}
@@ -253,6 +261,6 @@ void dropped_strangers(struct hmm *hmm, uintptr_t start, uintptr_t end)
 		if (at >= v.end)
 			v = look_at(hmm, book_ctx(entry), at);
 		if (!v.alive)
-			drop(hmm, at, entry, 0, true);
+			drop(hmm, at, entry, (struct event_id){ 0 }, true);
 	}
 }

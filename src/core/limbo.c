@@ -62,7 +62,7 @@ static bool can_go(struct hmm *hmm, struct limbo_entry *e, unsigned *known, unsi
 	if (e->unmapped && is_quiet(hmm, e->ctx, known, quiet))
 		e->unmapped = false;
 	return !e->unmapped && !e->devmem->frame[e->frame].held &&
-	       hmm->gate[e->ctx].queue.done >= e->number;
+	       hmm->gate[e->queue].queue.done >= e->number;
 }
 
 static bool go(struct hmm *hmm, const struct limbo_entry *e)

@@ -156,7 +156,8 @@ struct moving {
 	uintptr_t addr;
 	uint64_t frame; /* NO_FRAME: none yet */
 	uintptr_t host; /* where its bytes lie in the buffer, or in its host frame */
-	uint64_t number; /* DROPPED: the event that did it */
+	uint64_t number; /* DROPPED: the event that did it, */
+	unsigned queue;	 /* and of which context */
 	bool unmapped;	 /* DROPPED: a child whose FORK is not read yet may have it */
 	enum page_is is;
 	bool kept;	/* not to be moved */
@@ -256,6 +257,7 @@ struct limbo_entry {
 	uint64_t frame, number;
 	uintptr_t addr;
 	unsigned ctx;
+	unsigned queue; /* the context whose event `number` is */
 	bool host;     /* host frames: the page lies in its frame still */
 	bool unmapped; /* a child whose FORK is not read yet may have it */
 };
@@ -271,6 +273,7 @@ struct unsettled {
 struct to_judge {
 	_Atomic uintptr_t start, end; /* end 0: free */
 	unsigned ctx;		      /* CONTEXTS: of any */
+	unsigned queue;		      /* the event, and of which context */
 	uint64_t number;
 };
 

@@ -20,7 +20,7 @@
 #include "core/pager.h"
 
 #define BATCH 16u
-#define BATCHES 8u /* of one context, before the next one has its turn */
+#define BATCHES 128u /* of one context, before the next one has its turn */
 
 static void gate_flip(struct hmm *hmm, struct gate *gate)
 {

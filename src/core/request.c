@@ -80,6 +80,7 @@ static int run_out(struct request *r)
 	if (t->state == TRANSFER_COPYING)
 		return -EAGAIN;
 	if (t->state == TRANSFER_COPIED) {
+		transfers_judge(t->hmm); /* it may have ended this moment */
 		if (leave_commit(t))
 			return -EAGAIN;
 		t->next = 0;

@@ -29,7 +29,7 @@ enum child_state { CHILD_NONE, CHILD_RUNS };
 struct child {
 	_Atomic uint32_t state;
 	_Atomic pid_t pid;
-	char text[2048];
+	char text[12000];
 };
 
 static struct child *children;

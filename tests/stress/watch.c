@@ -82,14 +82,15 @@ _Noreturn static void end(unsigned wrong)
 
 _Noreturn void fail(const char *fmt, ...)
 {
-	char line[512];
+	char line[14000]; /* what a child had to say goes through here */
 	va_list ap;
 
 	first_to_fail();
 	va_start(ap, fmt);
 	vsnprintf(line, sizeof(line), fmt, ap);
 	va_end(ap);
-	say("%s\n", line);
+	put(line);
+	put("\n");
 	end(0);
 }
 

@@ -392,23 +392,25 @@ static unsigned new_child(void)
 	return number;
 }
 
+/* One message for each context, in the order of their first mappings. */
 unsigned fake_fork(void)
 {
-	unsigned mask = 0, number;
+	unsigned number;
 	struct fake_child *child;
 
 	fake_lock();
 	number = new_child();
 	child = fake.child[number];
 	fork_pages(child);
-	for (unsigned i = 0; i < fake.pages; i++)
-		if (has_events(&fake.page[i]))
-			mask |= 1u << fake.page[i].ctx;
-	child->contexts = mask;
-	for (unsigned c = 0; c < CONTEXTS; c++)
-		if (mask >> c & 1)
-			notify(c, &(struct os_msg){ .kind = OS_MSG_FORK,
-						    .child = fake_child_fd(number, c) });
+	for (unsigned i = 0; i < fake.pages; i++) {
+		unsigned c = (unsigned)fake.page[i].ctx;
+
+		if (!has_events(&fake.page[i]) || (child->contexts >> c & 1))
+			continue;
+		child->contexts |= 1u << c;
+		notify(c, &(struct os_msg){ .kind = OS_MSG_FORK,
+					    .child = fake_child_fd(number, c) });
+	}
 	fake_unlock();
 	return number;
 }

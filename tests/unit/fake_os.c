@@ -514,6 +514,11 @@ static void os_yield(void)
 {
 }
 
+static void hush(void *region, size_t length)
+{
+	usleep(100);
+}
+
 static pid_t tid(void)
 {
 	return (pid_t)syscall(SYS_gettid);
@@ -589,6 +594,7 @@ const struct os_ops fake_ops = {
 	.wake = fake_wake_word,
 	.sleep = fake_sleep,
 	.madvise_settled = madvise_settled,
+	.hush = hush,
 	.yield = os_yield,
 	.now = fake_now,
 	.tid = tid,

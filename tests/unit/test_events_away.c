@@ -329,6 +329,30 @@ static void moved_on_by_the_same_thread(void **state)
 	}
 }
 
+/*
+ * Zeros around a fault, and beside it what another context's REMAP, not read yet, has
+ * brought: ZEROPAGE does not look whose the mapping is.
+ */
+static void zeros_beside_a_late_remap(void **state)
+{
+	EACH_KIND(k) {
+		begin(*state, k);
+		away_move(B, 2);
+		assert_int_not_equal(fake_ctx_of(A), fake_ctx_of(B));
+		hmm_migrate_to_host(*state, fake_addr(A), LEN * PAGE);
+		away_dontneed(P + 2, 1);
+		away_unmap(P + 3, 2);
+		away_settle();
+		fake.hold_queue = true;
+		away_remap(B, P + 3, 2, false);
+		fake.hold_queue = false;
+		assert_int_equal(fake_read_page(P + 2), 0);
+		away_settle();
+		assert_int_equal(fake_read_page(P + 3), 1000 + B);
+		away_end(true);
+	}
+}
+
 /* ---- DONTNEED begins and does not end ---- */
 
 static int write_p(void *arg)
@@ -680,6 +704,7 @@ int main(void)
 		TEST(a_chain_of_mremaps),
 		TEST(moved_on_by_another_thread),
 		TEST(moved_on_by_the_same_thread),
+		TEST(zeros_beside_a_late_remap),
 		TEST(data_written_after_the_zap_stays),
 		TEST(not_zapped_yet),
 		TEST(not_zapped_yet_and_written_to),
