@@ -86,7 +86,9 @@ struct hmm {
 	bool after_fork;   /* made in a child of a process that had one */
 	struct os_mm mm;   /* mm.pid != 0: attached */
 
-	struct os_ctx os_ctx[CONTEXTS];
+	/* The last one is the sentinel: its FORK is the last that a clone waits for (forked.c). */
+	struct os_ctx os_ctx[CONTEXTS + 1];
+	bool sentinel;
 	struct gate gate[CONTEXTS];
 
 	/* Perf records and synthetic events; producers hold `side`. */
@@ -171,6 +173,12 @@ struct to_fence {
 	bool compare;	/* look at the mappings: SysV, or there is no perf */
 };
 struct to_fence vmas_to_fence(struct hmm *hmm, uintptr_t start, uintptr_t end);
+
+/* How many contexts the reader polls. */
+static inline unsigned polled(const struct hmm *hmm)
+{
+	return CONTEXTS + hmm->sentinel;
+}
 
 /* ---- reader.c, worker.c ---- */
 void *reader_main(void *hmm);

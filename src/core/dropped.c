@@ -64,6 +64,16 @@ void dropped_remove(struct hmm *hmm, unsigned ctx, uintptr_t start, uintptr_t en
 			drop(hmm, at, entry, (struct event_id){ ctx, number }, false);
 }
 
+/*
+ * Is a raw clone under way, whose FORK may be read after what is read now although it came before?
+ * From when it copies the address space until its last message is read the sentinel is busy,
+ * and no storm touches that one.
+ */
+static bool cloning(struct hmm *hmm)
+{
+	return !hmm->sentinel || hmm->os->ctx_probe(&hmm->os_ctx[CONTEXTS]) == -EAGAIN;
+}
+
 /* ---- the list ---- */
 
 static void judge_add(struct hmm *hmm, unsigned ctx, uintptr_t start, uintptr_t end,
@@ -86,6 +96,7 @@ static void judge_add(struct hmm *hmm, unsigned ctx, uintptr_t start, uintptr_t 
 		j->ctx = j->end && j->ctx != ctx ? CONTEXTS : ctx;
 		j->queue = ctx;
 		j->number = number;
+		j->cloning = cloning(hmm);
 		j->end = j->end > end ? j->end : end;
 		atomic_fetch_add(&pager->judging, 1);
 		return;
@@ -136,7 +147,8 @@ static int judge_piece(struct hmm *hmm, const struct to_judge *j, uintptr_t *at)
 		return -EAGAIN;
 	for (; books_next(hmm, at, end, &entry); *at += PAGE)
 		if (!v.alive && book_ctx(entry) == ctx)
-			drop(hmm, *at, entry, (struct event_id){ j->queue, j->number }, true);
+			drop(hmm, *at, entry, (struct event_id){ j->queue, j->number },
+			     j->cloning);
 		else if (book_ctx(entry) != ctx)
 			break; /* another one's: a verdict of its own */
 	return 0;
@@ -161,6 +173,8 @@ void judge_all(struct hmm *hmm)
 	struct pager *pager = hmm->pager;
 	unsigned left = 0;
 
+	if (pager->moved_n && !cloning(hmm))
+		pager->moved_n = 0;
 	if (!pager->judging)
 		return;
 	for (unsigned i = 0; i < JUDGE; i++) {
@@ -231,12 +245,24 @@ static void clear_destination(struct hmm *hmm, unsigned ctx, uintptr_t start, ui
 			drop(hmm, at, entry, (struct event_id){ ctx, number }, true);
 }
 
+/* A child that was made before has the pages where they were. */
+static void note_moved(struct hmm *hmm, unsigned ctx, const struct os_msg *msg)
+{
+	struct pager *pager = hmm->pager;
+
+	if (hmm->sentinel && cloning(hmm))
+		pager->moved[pager->moved_n++ % MOVED] =
+			(struct moved){ .ctx = ctx, .start = msg->start, .end = msg->end,
+					.to = msg->to };
+}
+
 void dropped_remap(struct hmm *hmm, unsigned ctx, const struct os_msg *msg, uint64_t number)
 {
 	uintptr_t to_end = msg->to + (msg->end - msg->start);
 	uint64_t entry;
 
 	clear_destination(hmm, ctx, msg->to, to_end, number);
+	note_moved(hmm, ctx, msg);
 	move_unsettled(hmm, msg);
 	for (uintptr_t at = msg->start; books_next(hmm, &at, msg->end, &entry); at += PAGE) {
 		uintptr_t to = at - msg->start + msg->to;

@@ -5,9 +5,16 @@
  * fork(): everything is home before, and nothing leaves until it is over. A child whose
  * parent exits at once would read zeros otherwise: nobody could fill its pages.
  *
- * A raw clone() runs no handler. Its EVENT_FORK is read in order with everything else, so the
- * frames have what the parent had: they are copied into the child, whose context is then
- * closed. The pager waits for the driver here, as nowhere else: until it has copied, nothing
+ * A raw clone() runs no handler. Each of our contexts tells its FORK, one after the other, and the
+ * child runs after the last was read. That last one is the sentinel's, a context whose only VMA is
+ * the highest of all: it is read when the child has been filled. So
+ * - the child has not run, and the parent's thread is still in clone();
+ * - from when the address space was copied until its FORK is read nothing of a context could
+ *   move (EAGAIN): what is away now was away then.
+ * Only what was read before the FORK, but happened after the copy, has to be remembered: moves
+ * (the child has the pages where they were) and unmaps (limbo).
+ *
+ * The pager waits for the driver here, as nowhere else: until it has copied, nothing
  * that could change the bytes may be served.
  */
 #include <errno.h>
@@ -17,24 +24,23 @@
 #define FORK_NS UINT64_C(5000000000)
 #define CHILD_TRIES 1000
 
-static void give_child(struct hmm *hmm, int child, uintptr_t addr, uintptr_t host)
-{
-	for (unsigned tries = 0; tries < CHILD_TRIES; tries++) {
-		size_t done = 0;
-
-		if (hmm->os->child_copy(child, addr, host, PAGE, &done) != -EAGAIN)
-			return;
-	}
-}
-
 /* A mapping that a child has empty. Asked once for each VMA. */
 struct wiped {
 	uintptr_t start, end;
 	bool is;
 };
 
-static bool is_wiped(struct hmm *hmm, struct wiped *wiped, uintptr_t addr)
+struct child {
+	struct hmm *hmm;
+	unsigned ctx;
+	int fd;
+	struct wiped wiped;
+};
+
+static bool is_wiped(struct child *child, uintptr_t addr)
 {
+	struct wiped *wiped = &child->wiped;
+	struct hmm *hmm = child->hmm;
 	struct os_vma vma;
 	unsigned flags = 0;
 
@@ -49,6 +55,37 @@ static bool is_wiped(struct hmm *hmm, struct wiped *wiped, uintptr_t addr)
 	return wiped->is;
 }
 
+/* -EAGAIN only where there is no sentinel, and the child runs and changes its memory. */
+static int give_at(struct child *child, uintptr_t addr, uintptr_t host)
+{
+	int err = -EAGAIN;
+
+	for (unsigned tries = 0; err == -EAGAIN && tries < CHILD_TRIES; tries++) {
+		size_t done = 0;
+
+		err = child->hmm->os->child_copy(child->fd, addr, host, PAGE, &done);
+	}
+	return err;
+}
+
+/* Where the page was before the moves that the child does not know, newest first. */
+static void give(struct child *child, uintptr_t addr, uintptr_t host)
+{
+	const struct pager *pager = child->hmm->pager;
+	uintptr_t at = addr;
+
+	if (is_wiped(child, addr))
+		return;
+	for (unsigned i = pager->moved_n; i && i + MOVED > pager->moved_n; i--) {
+		const struct moved *m = &pager->moved[(i - 1) % MOVED];
+
+		if (m->ctx == child->ctx && at >= m->to && at - m->to < m->end - m->start)
+			at = at - m->to + m->start;
+	}
+	if (at == addr || give_at(child, at, host) == -ENOENT)
+		give_at(child, addr, host);
+}
+
 /* Until the driver has copied, or is given up. */
 static void wait_copied(struct hmm_transfer *t)
 {
@@ -59,36 +96,34 @@ static void wait_copied(struct hmm_transfer *t)
 	transfers_judge(t->hmm);
 }
 
-static void give_transfer(struct hmm *hmm, unsigned ctx, int child, struct hmm_transfer *t,
-			  struct wiped *wiped)
+static void give_transfer(struct child *child, struct hmm_transfer *t)
 {
-	if (t->ctx != ctx)
+	if (t->ctx != child->ctx)
 		return;
 	if (!t->out)
 		wait_copied(t);
 	for (unsigned i = 0; i < t->n; i++) {
 		const struct moving *page = &t->page[i];
 
-		if ((page->is == PAGE_BUFFER && (t->out || !page->err)) ||
-		    (page->is == PAGE_DROPPED && page->unmapped && t->out))
-			if (!is_wiped(hmm, wiped, page->addr))
-				give_child(hmm, child, page->addr, page->host);
+		if (!t->out && page->err)
+			continue;
+		if (page->is == PAGE_BUFFER || (page->is == PAGE_DROPPED && page->unmapped))
+			give(child, page->addr, page->host);
 	}
 }
 
 /* What is in frames that have to be copied: bring it home, by way of the child. */
-static void give_away(struct hmm *hmm, unsigned ctx, int child, uintptr_t addr,
-		      struct wiped *wiped)
+static void give_away(struct child *child, uintptr_t addr)
 {
+	struct hmm *hmm = child->hmm;
 	unsigned tries = 0;
 
-	while (book_state(books_get(hmm, addr)) == BOOK_AWAY && tries++ < TRANSFERS) {
+	while (book_state(books_get(hmm, addr)) == BOOK_AWAY && tries++ < 10 * TRANSFERS) {
 		int n = arrive_begin(hmm, addr, (addr & ~(BLOCK - 1)) + BLOCK, WHY_FORK);
 		uint64_t entry = books_get(hmm, addr);
 
 		if (n > 0 && book_state(entry) == BOOK_MOVING) {
-			give_transfer(hmm, ctx, child,
-				      &hmm->pager->transfer[book_transfer(entry)], wiped);
+			give_transfer(child, &hmm->pager->transfer[book_transfer(entry)]);
 			return;
 		}
 		transfers_look(hmm);
@@ -96,42 +131,70 @@ static void give_away(struct hmm *hmm, unsigned ctx, int child, uintptr_t addr,
 	}
 }
 
-static void give_one(struct hmm *hmm, unsigned ctx, int child, uintptr_t addr, uint64_t entry,
-		     struct wiped *wiped)
+static uintptr_t host_frame(const struct hmm_devmem *devmem, uint64_t frame)
 {
-	struct hmm_devmem *devmem = hmm->pager->devmem[book_devmem(entry)];
-
-	if (is_wiped(hmm, wiped, addr))
-		return;
-	if (devmem->options.host_frames)
-		give_child(hmm, child, addr,
-			   devmem->region[devmem->frame[book_frame(entry)].ctx] +
-				   book_frame(entry) * PAGE);
-	else
-		give_away(hmm, ctx, child, addr, wiped);
+	return devmem->region[devmem->frame[frame].ctx] + frame * PAGE;
 }
 
-void forked_child(struct hmm *hmm, unsigned ctx, int child)
+/* A frame that is in limbo, by a copy of its own. */
+static void give_frame(struct child *child, const struct limbo_entry *e)
+{
+	struct hmm *hmm = child->hmm;
+	struct hmm_transfer *t = transfer_claim(hmm);
+
+	if (!t)
+		return;
+	t->devmem = e->devmem;
+	t->ctx = e->ctx;
+	t->page[0] = (struct moving){ .addr = e->addr, .frame = e->frame, .is = PAGE_BUFFER,
+				      .host = hmm->pager->fresh + t->index * BLOCK };
+	t->n = 1;
+	if (!hmm->os->populate(t->page[0].host, t->page[0].host + PAGE, true)) {
+		transfer_start(t);
+		give_transfer(child, t);
+	}
+	transfer_free(t);
+}
+
+static void give_limbo(struct child *child)
+{
+	struct pager *pager = child->hmm->pager;
+
+	for (unsigned i = 0; i < pager->limbo_n; i++) {
+		const struct limbo_entry *e = &pager->limbo[i];
+
+		if (!e->unmapped || e->ctx != child->ctx)
+			continue;
+		if (e->host)
+			give(child, e->addr, host_frame(e->devmem, e->frame));
+		else if (e->devmem->options.type == HMM_DEVMEM_PRIVATE &&
+			 !e->devmem->options.host_frames)
+			give_frame(child, e);
+	}
+}
+
+void forked_child(struct hmm *hmm, unsigned ctx, int fd)
 {
 	struct pager *pager = hmm->pager;
-	struct wiped wiped = { 0 };
+	struct child child = { .hmm = hmm, .ctx = ctx, .fd = fd };
 	uint64_t entry;
 
 	for (unsigned i = 0; i < TRANSFERS; i++)
 		if (pager->transfer[i].state != TRANSFER_FREE) /* CLAIMED: taken half */
-			give_transfer(hmm, ctx, child, &pager->transfer[i], &wiped);
-	for (uintptr_t at = 0; books_next(hmm, &at, UINTPTR_MAX, &entry); at += PAGE)
-		if (book_state(entry) == BOOK_AWAY && book_ctx(entry) == ctx)
-			give_one(hmm, ctx, child, at, entry, &wiped);
-	for (unsigned i = 0; i < pager->limbo_n; i++) {
-		const struct limbo_entry *e = &pager->limbo[i];
+			give_transfer(&child, &pager->transfer[i]);
+	for (uintptr_t at = 0; books_next(hmm, &at, UINTPTR_MAX, &entry); at += PAGE) {
+		const struct hmm_devmem *devmem;
 
-		if (e->unmapped && e->host && e->ctx == ctx)
-			give_child(hmm, child, e->addr,
-				   e->devmem->region[e->devmem->frame[e->frame].ctx] +
-					   e->frame * PAGE);
+		if (book_state(entry) != BOOK_AWAY || book_ctx(entry) != ctx)
+			continue;
+		devmem = pager->devmem[book_devmem(entry)];
+		if (devmem->options.host_frames)
+			give(&child, at, host_frame(devmem, book_frame(entry)));
+		else
+			give_away(&child, at);
 	}
-	hmm->os->child_close(child);
+	give_limbo(&child);
+	hmm->os->child_close(fd);
 }
 
 void fork_prepare(struct hmm *hmm)

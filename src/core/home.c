@@ -86,7 +86,7 @@ static void child_forget(void)
 	arena_disown_gone();
 	if (!last)
 		return;
-	for (unsigned i = 0; i < CONTEXTS; i++)
+	for (unsigned i = 0; i <= CONTEXTS; i++)
 		last->os->ctx_forget(&last->os_ctx[i]);
 	last->os->mm_close(&last->mm);
 	last = NULL;

@@ -36,7 +36,7 @@ static struct hmm *hmm_new(const struct os_ops *os)
 	hmm->arena = arena;
 	hmm->refs = 1;
 	hmm->mm.maps_fd = hmm->mm.pagemap_fd = -1;
-	for (unsigned i = 0; i < CONTEXTS; i++)
+	for (unsigned i = 0; i <= CONTEXTS; i++)
 		hmm->os_ctx[i].fd = -1;
 	lock_init(&hmm->side, LOCK_SIDE);
 	lock_init(&hmm->register_lock, LOCK_REGISTER);
@@ -88,12 +88,16 @@ static int contexts_open(struct hmm *hmm)
 		if (queue_init(&hmm->gate[i].queue, hmm->arena))
 			return -ENOMEM;
 	}
+	/* Without EVENT_FORK there is none, and nothing for it to do. */
+	hmm->sentinel = false; /* SENTINEL */
+	if (!hmm->sentinel)
+		hmm->os_ctx[CONTEXTS].fd = -1;
 	return queue_init(&hmm->side_queue, hmm->arena);
 }
 
 static void contexts_close(struct hmm *hmm)
 {
-	for (unsigned i = 0; i < CONTEXTS; i++)
+	for (unsigned i = 0; i <= CONTEXTS; i++)
 		if (hmm->os_ctx[i].fd >= 0)
 			hmm->os->ctx_close(&hmm->os_ctx[i]);
 	hmm->os->mm_close(&hmm->mm);
@@ -123,7 +127,7 @@ static void threads_stop(struct hmm *hmm)
 		hmm->os->thread_join(hmm->worker);
 	}
 	if (hmm->reader) {
-		hmm->os->reader_kick(hmm->os_ctx, CONTEXTS);
+		hmm->os->reader_kick(hmm->os_ctx, polled(hmm));
 		hmm->os->thread_join(hmm->reader);
 	}
 }

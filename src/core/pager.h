@@ -275,6 +275,15 @@ struct to_judge {
 	unsigned ctx;		      /* CONTEXTS: of any */
 	unsigned queue;		      /* the event, and of which context */
 	uint64_t number;
+	bool cloning; /* a child may have it */
+};
+
+#define MOVED 32u
+
+/* An mremap that was read while a clone was under way. */
+struct moved {
+	unsigned ctx;
+	uintptr_t start, end, to;
 };
 
 #define MISSING_VMAS 256u
@@ -328,6 +337,8 @@ struct pager {
 	_Atomic uint64_t removes; /* REMOVE messages read; read by who settles */
 	struct to_judge judge[JUDGE];
 	_Atomic unsigned judging; /* read by every look */
+	struct moved moved[MOVED];
+	unsigned moved_n;
 	struct missing missing[MISSING_VMAS];
 	unsigned missing_n;
 	struct doubt doubt[DOUBTS];

@@ -98,6 +98,17 @@ static void wake_if_due(struct hmm *hmm, bool quiet)
 		worker_wake(hmm);
 }
 
+/* Every other context's FORK of these clones has been read, and the child filled. */
+static void let_children_go(struct hmm *hmm)
+{
+	struct os_msg msgs[BATCH];
+	int n = hmm->os->ctx_read(&hmm->os_ctx[CONTEXTS], msgs, BATCH);
+
+	for (int k = 0; k < n; k++)
+		if (msgs[k].kind == OS_MSG_FORK)
+			hmm->os->child_close(msgs[k].child);
+}
+
 /* A FORK that finds no descriptor free stays to be read. */
 static bool is_fatal(int err)
 {
@@ -115,7 +126,7 @@ bool reader_step(struct hmm *hmm, int64_t timeout_ns)
 		hmm->os->yield();
 		timeout_ns = 0;
 	}
-	hmm->os->ctx_poll(hmm->os_ctx, CONTEXTS, timeout_ns, &ready);
+	hmm->os->ctx_poll(hmm->os_ctx, polled(hmm), timeout_ns, &ready);
 	for (unsigned i = 0; i < CONTEXTS; i++) {
 		int n = BATCH;
 
@@ -125,10 +136,12 @@ bool reader_step(struct hmm *hmm, int64_t timeout_ns)
 		if (is_fatal(n))
 			mirror_kill(hmm, "a userfaultfd context cannot be read any more");
 	}
+	if (hmm->sentinel && (ready >> CONTEXTS & 1))
+		let_children_go(hmm);
 	if (hmm->pager)
 		pager_turn(hmm);
 	wake_if_due(hmm, !ready);
-	return ready >> CONTEXTS & 1;
+	return ready >> polled(hmm) & 1;
 }
 
 /*
@@ -148,7 +161,7 @@ void *reader_main(void *arg)
 	bool kicked = false;
 
 	/* If it fails a closefrom() of the program would blind us: it is only less robust. */
-	os->reader_isolate(hmm->os_ctx, CONTEXTS);
+	os->reader_isolate(hmm->os_ctx, polled(hmm));
 	hmm->perf_err = os->perf_open(&hmm->perf);
 	if (hmm->perf_err)
 		hmm->perf = NULL;

@@ -4,7 +4,8 @@
  *
  * Laws:
  * - It is of one kind with the pages that move through it, or UFFDIO_MOVE refuses: private,
- *   anonymous, writable, not mlocked (also where the program has asked for all to be).
+ *   anonymous, writable, not mlocked, not merged by KSM (also where the program has asked
+ *   for all of its memory to be, before).
  * - Aligned to 2 MiB, as a block of pages is: a huge page moves whole. It is not asked
  *   to be made of huge pages: it is filled by moving, or a page at a time.
  * - A guard page on either side, as arena_map() has, and for its reason.
@@ -63,6 +64,7 @@ void *live_region_map(size_t length)
 	if (!start)
 		return NULL;
 	region = (void *)start;
+	madvise(region, inner, MADV_UNMERGEABLE); /* EINVAL: this kernel has no KSM */
 	/* First munlock: making locked memory writable fills it. */
 	if (munlock(region, inner) || mprotect(region, inner, PROT_READ | PROT_WRITE) ||
 	    madvise(region, inner, MADV_DONTFORK) ||

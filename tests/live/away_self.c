@@ -25,12 +25,14 @@ char self_bss[256 * 1024] __attribute__((aligned(4096)));
 
 #define SLOTS 40u
 
-static bool pattern_holds(const unsigned char *p, size_t n)
+/* The first byte that is wrong, of those looked at; n: none. */
+static size_t pattern_until(const unsigned char *p, size_t n)
 {
-	for (size_t i = 0; i < n; i += 61)
-		if (p[i] != (unsigned char)(n + i))
-			return false;
-	return true;
+	size_t i = 0;
+
+	while (i < n && p[i] == (unsigned char)(n + i))
+		i += 61;
+	return i < n ? i : n;
 }
 
 static void pattern(unsigned char *p, size_t n)
@@ -48,10 +50,13 @@ void *churn_malloc(void *arg)
 
 	for (; !*c->stop && !c->wrong[0]; c->rounds++) {
 		unsigned i = rand_r(&seed) % SLOTS;
-		size_t n = (size_t)1 << rand_r(&seed) % 18;
+		size_t n = (size_t)1 << rand_r(&seed) % 18, bad;
 
-		if (at[i] && !pattern_holds(at[i], size[i]))
-			WRONG(c, "malloc: wrong bytes in a block of %zu", size[i]);
+		bad = at[i] ? pattern_until(at[i], size[i]) : size[i];
+		if (bad < size[i])
+			WRONG(c, "malloc: byte %zu of a block of %zu at %p is %#x, not %#x",
+			      bad, size[i], (void *)at[i], at[i][bad],
+			      (unsigned char)(size[i] + bad));
 		if (c->rounds % 3 || !at[i]) {
 			free(at[i]);
 			at[i] = malloc(n);
@@ -147,7 +152,7 @@ static int child_of(unsigned i, const unsigned char *block)
 	} else {
 		pid = i % 3 ? (pid_t)syscall(SYS_clone, SIGCHLD, 0, 0, 0, 0) : fork();
 		if (!pid)
-			_exit(!pattern_holds(block, 5000));
+			_exit(pattern_until(block, 5000) < 5000);
 	}
 	return pid > 0 ? live_wait(pid, 10) : -2;
 }

@@ -406,7 +406,7 @@ void dev_close(struct dev *dev)
 	hmm_devmem_destroy(dev->devmem);
 	hmm_notifier_remove(dev->notifier);
 	for (uint64_t i = 0; i < dev->options.frames; i++)
-		if (dev->had[i])
+		if (dev->had[i] && !dev->dead)
 			fail("frame %llu was never freed", (unsigned long long)i);
 	dev->stop = true;
 	engine_end(dev);
@@ -437,6 +437,26 @@ uint64_t dev_deaths(const struct dev *dev)
 void *dev_frame(const struct dev *dev, uint64_t frame)
 {
 	return dev->vram ? dev->vram + frame * PAGE : NULL;
+}
+
+int dev_look(struct dev *dev, uintptr_t start, unsigned pages, uint64_t *pfns)
+{
+	struct hmm_range range = { .size = sizeof(range),
+				   .hmm = dev->hmm,
+				   .notifier = dev->notifier,
+				   .start = start,
+				   .end = start + pages * PAGE,
+				   .pfns = pfns,
+				   .owner = dev };
+	int err;
+
+	memset(pfns, 0, pages * sizeof(*pfns));
+	do {
+		err = hmm_notifier_read_begin(&range);
+		if (!err)
+			err = hmm_range_snapshot(&range);
+	} while (err == -EBUSY);
+	return err;
 }
 
 void dev_die(struct dev *dev, bool silent)

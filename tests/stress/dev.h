@@ -46,6 +46,9 @@ int dev_write(struct dev *dev, uintptr_t addr, const void *from, size_t length);
 /* Words addr, addr + 8 * step, ... get `value`, in that order. */
 int dev_words(struct dev *dev, uintptr_t addr, unsigned step, unsigned n, uint64_t value);
 
+/* How the device would be answered, without a fault: a snapshot's entries. */
+int dev_look(struct dev *dev, uintptr_t start, unsigned pages, uint64_t *pfns);
+
 /* It dies for good: says so, or just answers no more (then the time limit says it). */
 void dev_die(struct dev *dev, bool silent);
 /* From now on it cannot read back odd frames. */

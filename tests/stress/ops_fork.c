@@ -194,9 +194,8 @@ static pid_t make_orphan(struct worker *w, struct child *child, const struct hel
 	return WEXITSTATUS(status) ? -1 : middle;
 }
 
-static void fork_with(struct worker *w, struct area *a, bool raw)
+static void fork_with(struct worker *w, struct area *a, bool raw, bool orphan)
 {
-	bool orphan = one_in(w, 3);
 	struct held held;
 	struct child *child;
 	pid_t pid;
@@ -235,16 +234,28 @@ static void fork_with(struct worker *w, struct area *a, bool raw)
 
 static void op_fork(struct worker *w, struct area *a)
 {
-	fork_with(w, a, false);
+	fork_with(w, a, false, false);
+}
+
+static void op_fork_twice(struct worker *w, struct area *a)
+{
+	fork_with(w, a, false, true);
 }
 
 static void op_raw_clone(struct worker *w, struct area *a)
 {
-	fork_with(w, a, true);
+	fork_with(w, a, true, false);
+}
+
+static void op_raw_clone_twice(struct worker *w, struct area *a)
+{
+	fork_with(w, a, true, true);
 }
 
 const struct op ops_fork[] = {
 	{ "fork", op_fork, 2, false },
+	{ "fork-twice", op_fork_twice, 1, false },
 	{ "raw-clone", op_raw_clone, 1, false },
+	{ "raw-clone-twice", op_raw_clone_twice, 1, false },
 	{ NULL, NULL, 0, false },
 };

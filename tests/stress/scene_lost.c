@@ -57,30 +57,15 @@ static void send_some(struct worker *w, struct area *a, struct dev *dev)
 	}
 }
 
-/* Which pages are there, and in which frame? By the device's own look. */
-static void see(struct world *world, struct area *a, struct dev *dev, uint64_t *pfns)
+static void spare(uint64_t *pfns, bool host, bool odd_only)
 {
-	struct hmm_range range = { .size = sizeof(range),
-				   .hmm = world->hmm,
-				   .start = a->page[0].addr,
-				   .end = a->page[0].addr + a->pages * PAGE,
-				   .pfns = pfns,
-				   .owner = dev };
-	int err;
-
-	memset(pfns, 0, a->pages * sizeof(*pfns));
-	err = hmm_range_snapshot(&range);
-	if (err)
-		fail("snapshot: %s", hmm_strerror(err));
-}
-
-static bool is_lost(uint64_t pfn, bool odd_only)
-{
-	return hmm_pfn_is_device(pfn) && (!odd_only || hmm_pfn_frame(pfn) % 2);
+	for (unsigned i = 0; i < PAGES; i++)
+		if (host || (odd_only && !(hmm_pfn_frame(pfns[i]) % 2)))
+			pfns[i] = 0;
 }
 
 /* Exactly those pages, twice; the others are right. Count of them. */
-static unsigned count_lost(struct area *a, const uint64_t *pfns, bool odd_only)
+static unsigned count_lost(struct area *a, const uint64_t *pfns)
 {
 	uint64_t words[WORDS];
 	unsigned lost = 0;
@@ -89,9 +74,9 @@ static unsigned count_lost(struct area *a, const uint64_t *pfns, bool odd_only)
 		for (unsigned i = 0; i < a->pages; i++) {
 			bool read = can_read(a->page[i].addr, words);
 
-			if (read && is_lost(pfns[i], odd_only))
+			if (read && hmm_pfn_is_device(pfns[i]))
 				fail_page(a, i, words, "the CPU where SIGBUS is due");
-			if (!read && !is_lost(pfns[i], odd_only))
+			if (!read && !hmm_pfn_is_device(pfns[i]))
 				fail("page %u: SIGBUS, and it was not on the device", i);
 			if (read)
 				page_check(a, i, words, "the CPU after the death");
@@ -101,14 +86,14 @@ static unsigned count_lost(struct area *a, const uint64_t *pfns, bool odd_only)
 }
 
 /* A read(2) into a lost page fails, and does not hang. */
-static void kernel_sees(struct area *a, const uint64_t *pfns, bool odd_only)
+static void kernel_sees(struct area *a, const uint64_t *pfns)
 {
 	int fd[2];
 
 	if (pipe(fd))
 		fail("pipe: %m");
 	for (unsigned i = 0; i < a->pages; i++)
-		if (is_lost(pfns[i], odd_only)) {
+		if (hmm_pfn_is_device(pfns[i])) {
 			if (write(fd[1], (void *)a->page[i].addr, 8) != -1 || errno != EFAULT)
 				fail("write(2) from a lost page does not fail with EFAULT");
 			break;
@@ -144,7 +129,7 @@ static void die(struct world *world, enum death death, bool host)
 	static uint64_t pfns[PAGES];
 	struct dev *dev;
 	struct area a;
-	unsigned lost, due = 0;
+	unsigned lost, due = 0, there = 0;
 	char *at = mmap(NULL, PAGES * PAGE, PROT_READ | PROT_WRITE,
 			MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 
@@ -155,18 +140,24 @@ static void die(struct world *world, enum death death, bool host)
 	if (dev_open(world->hmm, &options, &dev))
 		fail("no device");
 	send_some(w, &a, dev);
-	see(world, &a, dev, pfns);
+	if (dev_look(dev, a.page[0].addr, PAGES, pfns))
+		fail("no snapshot");
 	for (unsigned i = 0; i < PAGES; i++)
-		due += is_lost(pfns[i], death == DEATH_SPOILED);
+		there += hmm_pfn_is_device(pfns[i]);
+	if (!there)
+		fail("nothing went to the device that is to die");
+	spare(pfns, host, death == DEATH_SPOILED);
+	for (unsigned i = 0; i < PAGES; i++)
+		due += hmm_pfn_is_device(pfns[i]);
 	doing(w, names[death], &a, 0);
 	if (death == DEATH_SPOILED)
 		dev_spoil(dev);
 	else
 		dev_die(dev, death == DEATH_SILENT);
-	lost = count_lost(&a, pfns, death == DEATH_SPOILED);
-	if (lost != due || !lost)
+	lost = count_lost(&a, pfns);
+	if (lost != due || !lost != host)
 		fail("%u pages raised SIGBUS, %u were due", lost, due);
-	kernel_sees(&a, pfns, death == DEATH_SPOILED);
+	kernel_sees(&a, pfns);
 	give_up(&a);
 	if (death != DEATH_SPOILED &&
 	    hmm_migrate_to_device(dev_devmem(dev), (uintptr_t)at, PAGE) != -ENODEV)
@@ -175,8 +166,8 @@ static void die(struct world *world, enum death death, bool host)
 	for (unsigned i = 0; i < PAGES; i++)
 		page_check(&a, i, at + i * PAGE, "the CPU when the dead device was gone");
 	munmap(at, PAGES * PAGE);
-	printf("%s, %s: %u of %u pages lost, each with SIGBUS, no other\n", names[death],
-	       host ? "host frames" : "copied frames", lost, PAGES);
+	printf("%s, %s: %u of %u pages that were there lost, each with SIGBUS, no other\n",
+	       names[death], host ? "host frames" : "copied frames", lost, there);
 }
 
 /* ---- it dies while threads send and read ---- */

@@ -316,7 +316,7 @@ static int stress(const struct stress_options *options)
 	watch_begin(world, HANG_S);
 	/* One in so many system calls. */
 	if (world->inject)
-		inject_rate(200);
+		inject_rate(40);
 	start(world);
 	wait_for_ops(world, options);
 	world->stop = true;
@@ -396,6 +396,8 @@ int main(int argc, char **argv)
 {
 	struct stress_options options = parse(argc, argv);
 
+
+	setvbuf(stdout, NULL, _IOLBF, 0);
 	if (options.inject && !inject_there()) {
 		fprintf(stderr, "--inject: only stress_inject can\n");
 		return 2;
