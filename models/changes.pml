@@ -114,7 +114,7 @@ active proctype forker()
 
 	atomic {
 #ifndef MUT_FORK_OVER_NEW
-		!fkid && !unread ->	/* a limit: whose the child's mapping is cannot be told */
+		!fkid && !unread ->	/* a limit: see README.md */
 #endif
 		told = token[A];
 		changing = changing + told;

@@ -198,8 +198,8 @@ inline push(s) {
 }
 
 /*
- * Judging, in two steps: is what is there the VMA whose pages we have (it is registered, MISSING,
- * and not by a REGISTER that may have hit its successor)? Then the probe: if no change is
+ * Judging, in two steps: is what is there the VMA whose pages we have (it is registered,
+ * MISSING, and not by a REGISTER that may have hit its successor)? Then the probe: if no change is
  * pending that was true of all that was read.
  */
 #ifdef MUT_MISSING_IS_PROOF
@@ -411,6 +411,11 @@ end:	do
 #else
 #define WAKE(s) wake(s)
 #endif
+#ifdef MUT_SETTLE_UNJUDGED
+#define SETTLES(s) true
+#else
+#define SETTLES(s) (!judge[s])
+#endif
 #define SERVE(s) \
 	:: atomic { parked[s] && !books[s] && !changing -> \
 			if \
@@ -421,7 +426,7 @@ end:	do
 			WAKE(s); \
 			parked[s] = false } \
 	:: parked[s] && books[s] == AWAY && !come -> begin_home(s) \
-	:: atomic { doubt[s] && !changing -> doubt[s] = false } \
+	:: atomic { doubt[s] && !changing && SETTLES(s) -> doubt[s] = false } \
 	:: atomic { judge[s] && !changing -> ours = mapped[s] && token[s] && PROOF(s) }; \
 		atomic { \
 			if \

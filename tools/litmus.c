@@ -379,9 +379,8 @@ int cmd_litmus(int argc, char **argv)
 		{ "rounds", 'n', "N", 0, "rounds in total, divided among the cases (20000)",
 		  0 },
 		{ "naive", 'N', NULL, 0,
-		  "devices that are late, do not fence, move pages by copy and DONTNEED: "
-		  "must "
-		  "be caught",
+		  "devices that are late, do not fence, move by copy and DONTNEED: must be "
+		  "caught",
 		  0 },
 		{ "case", 'c', "NAME", 0, "only this case; may be repeated", 0 },
 		{ "load", 'l', "T", 0, "busy threads beside the test (2)", 0 },

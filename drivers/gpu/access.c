@@ -113,6 +113,8 @@ static int try_part(struct gpu_sm *sm, const struct part *part)
 			gpu_verify_access(sm, part->addr);
 		if (__builtin_expect(hmm_pfn_is_device(entry), 0)) {
 			err = touch_frame(part, gpu_frame_at(sm->gpu, entry) + offset);
+			if (__builtin_expect(sm->gpu->verify.on, 0))
+				gpu_verify_frame(sm, entry);
 		} else {
 			gpu_sm_system(sm);
 			err = touch(sm, part,

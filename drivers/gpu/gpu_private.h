@@ -98,6 +98,7 @@ struct gpu_sm {
 	struct hmm *hmm; /* a reference of its own */
 	struct gpu_job *job;
 	uint64_t begin; /* job->begin, for inside sections */
+	unsigned frames_used; /* verify mode */
 	uint64_t hot;	/* a block that shall migrate, number + 1; 0: none (migrate.c) */
 	unsigned index;
 	bool scope; /* hmm_access_begin() is open */
@@ -128,6 +129,7 @@ struct gpu_memory {
 	char *base;	  /* not host: the memory itself */
 	uintptr_t *rmap;  /* the page it was last mapped for; 0: none. Update lock */
 	uintptr_t *where; /* its bytes. Update lock; read inside sections */
+	_Atomic uint8_t *stopped; /* verify mode: no section may use it */
 	_Atomic uint16_t *used;	 /* of a block of 16 frames: how many are */
 	_Atomic uint32_t *touched; /* of a block: clock at its last use */
 	_Atomic uint32_t clock;	   /* of evictions and migrations */
@@ -426,6 +428,7 @@ int gpu_verify_init(struct gpu *gpu); /* also when verify is off */
 void gpu_verify_destroy(struct gpu *gpu);
 uint64_t gpu_verify_tick(struct gpu *gpu);
 void gpu_verify_access(struct gpu_sm *sm, uintptr_t addr);
+void gpu_verify_frame(struct gpu_sm *sm, uint64_t entry);
 
 /* late.c */
 int gpu_late_start(struct gpu *gpu);

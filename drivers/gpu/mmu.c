@@ -157,6 +157,7 @@ static int note_frame(struct gpu *gpu, uintptr_t addr, uint64_t entry)
 	    place_of(gpu_mmu_lookup(gpu, before)) == place_of(entry))
 		return -EAGAIN;
 	memory->rmap[frame] = addr;
+	atomic_store_explicit(&memory->stopped[frame], 0, memory_order_relaxed);
 	memory->where[frame] = memory->host
 				       ? (uintptr_t)hmm_devmem_host(memory->devmem, frame)
 				       : (uintptr_t)memory->base + frame * GPU_PAGE;
@@ -304,6 +305,9 @@ void gpu_mmu_stop_frames(struct gpu_memory *memory, const struct hmm_devmem_copy
 		}
 		if (any)
 			gpu_shootdown_pages(gpu, pages, m);
+		for (i = 0; i < m; i++)
+			atomic_store_explicit(&memory->stopped[copies[i].frame], 1,
+					      memory_order_release);
 	}
 	pthread_mutex_unlock(&gpu->mmu.lock);
 }

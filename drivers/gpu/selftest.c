@@ -369,6 +369,12 @@ static int selftest(char *why, size_t size)
 		err = test_vram(why, size);
 	if (!err && can_move())
 		err = test_fail(why, size);
+	if (!err && can_move()) {
+		err = test_away();
+		if (err)
+			snprintf(why, size, "stacks and heap away: %s",
+				 err == -EIO ? test_where() : hmm_strerror(err));
+	}
 	return err;
 }
 

@@ -50,5 +50,7 @@ void test_add_atomic(struct gpu_sm *sm, void *arg, uint64_t index);
 /* The steps of selftest_vram.c and selftest_fail.c: 0, or negative errno and @why. */
 int test_vram(char *why, size_t size);
 int test_fail(char *why, size_t size);
+/* selftest_away.c */
+int test_away(void);
 
 #endif

@@ -151,15 +151,29 @@ static int there_and_back(struct vram_test *test)
 	return err;
 }
 
+/* Leave other bytes in every frame. */
+static int make_dirty(struct gpu *gpu)
+{
+	char *memory = test_map(NULL, VRAM, 0);
+	int64_t n;
+
+	if (!memory)
+		return -ENOMEM;
+	memset(memory, 0xee, VRAM);
+	n = gpu_migrate(gpu, memory, VRAM);
+	munmap(memory, VRAM);
+	return n == (int64_t)(VRAM / PAGE) ? wait_empty(gpu) : n < 0 ? (int)n : WRONG;
+}
+
 /* By a call instead of a CPU's touch, and what was never touched is zeros there too. */
 static int home_by_call(struct vram_test *test)
 {
 	char *memory = test_map(NULL, 64 * PAGE, 0), page[PAGE];
 	int64_t n;
-	int i, err = 0;
+	int i, err = make_dirty(test->gpu);
 
-	if (!memory)
-		return -ENOMEM;
+	if (!memory || err)
+		return err ? err : -ENOMEM;
 	memory[0] = 1;
 	memory[40 * PAGE] = 41;
 	n = gpu_migrate(test->gpu, memory, 64 * PAGE);

@@ -19,10 +19,18 @@
  * (sm.c). set_entry() writes the stamp first, so an entry is never dated too old, and a
  * pair that agrees is never dated younger than an install that the entry had survived.
  *
+ * An access to a frame is stale too if the engine has stopped the frame before the section
+ * is over.
+ *
  * Marks have a lock of their own, which is not needed by anybody whom a CPU's fault
  * waits for: the program's threads may take it.
  */
+#include <sched.h>
+
 #include "gpu_private.h"
+
+/* So often an SM lets others run inside a section of frames. */
+#define YIELD_EVERY 32
 
 /* Shared by the pages of one call; lives as long as the GPU: jobs read without a lock. */
 struct gpu_mark {
@@ -150,5 +158,19 @@ void gpu_verify_access(struct gpu_sm *sm, uintptr_t addr)
 		mark = mark_of(&verify->floors, addr);
 	if (mark && mark->made < sm->begin &&
 	    sm->stamp[addr / GPU_PAGE % GPU_TLB_ENTRIES] < mark->since)
+		atomic_fetch_add(&sm->gpu->count.stale, 1);
+}
+
+/*
+ * Inside a section that has used a frame: it may not have been stopped before the section
+ * is over. Sections are so short that this would seldom be seen, so now and then one lasts.
+ */
+void gpu_verify_frame(struct gpu_sm *sm, uint64_t entry)
+{
+	const struct gpu_memory *memory = gpu_memory_of(sm->gpu, entry);
+
+	if (!(++sm->frames_used % YIELD_EVERY))
+		sched_yield();
+	if (atomic_load_explicit(&memory->stopped[hmm_pfn_frame(entry)], memory_order_acquire))
 		atomic_fetch_add(&sm->gpu->count.stale, 1);
 }

@@ -91,10 +91,12 @@ static void free_arrays(struct gpu_memory *memory)
 {
 	hmm_free(memory->rmap, memory->frames * sizeof(*memory->rmap));
 	hmm_free(memory->where, memory->frames * sizeof(*memory->where));
+	hmm_free((void *)memory->stopped, memory->frames * sizeof(*memory->stopped));
 	hmm_free((void *)memory->used, blocks_of(memory) * sizeof(*memory->used));
 	hmm_free((void *)memory->touched, blocks_of(memory) * sizeof(*memory->touched));
 	hmm_free(memory->base, memory->frames * GPU_PAGE);
 	memory->rmap = memory->where = NULL;
+	memory->stopped = NULL;
 	memory->used = NULL;
 	memory->touched = NULL;
 	memory->base = NULL;
@@ -104,14 +106,15 @@ static int alloc_arrays(struct gpu_memory *memory)
 {
 	memory->rmap = hmm_alloc(memory->frames * sizeof(*memory->rmap));
 	memory->where = hmm_alloc(memory->frames * sizeof(*memory->where));
+	memory->stopped = hmm_alloc(memory->frames * sizeof(*memory->stopped));
 	memory->used = hmm_alloc(blocks_of(memory) * sizeof(*memory->used));
 	memory->touched = hmm_alloc(blocks_of(memory) * sizeof(*memory->touched));
 	if (!memory->host)
 		memory->base = hmm_alloc(memory->frames * GPU_PAGE);
-	return memory->rmap && memory->where && memory->used && memory->touched &&
-			       (memory->host || memory->base)
-		       ? 0
-		       : -ENOMEM;
+	if (!memory->rmap || !memory->where || !memory->stopped || !memory->used ||
+	    !memory->touched || (!memory->host && !memory->base))
+		return -ENOMEM;
+	return 0;
 }
 
 static int create(struct gpu_memory *memory, struct gpu *gpu, uint64_t frames, bool host)

@@ -159,7 +159,11 @@ static unsigned in_a_row(const struct moving *page, unsigned pages)
 
 bool belongs(struct hmm *hmm, unsigned ctx, uintptr_t page)
 {
-	return vmas_has_token(hmm, page) &&
+	struct os_run run;
+	uintptr_t next;
+
+	return hmm->os->scan(&hmm->reader_mm, page, page + PAGE, OS_SCAN_CHECK, &run, 1, &next) >=
+		       0 &&
 	       !hmm->os->ctx_register(&hmm->os_ctx[ctx], page, page + PAGE);
 }
 

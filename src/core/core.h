@@ -85,6 +85,7 @@ struct hmm {
 	uint64_t cookie;   /* what home says while this process owns the mirror */
 	bool after_fork;   /* made in a child of a process that had one */
 	struct os_mm mm;   /* mm.pid != 0: attached */
+	struct os_mm reader_mm; /* the same in the reader's own table of descriptors */
 
 	/* The last one is the sentinel: its FORK is the last that a clone waits for (forked.c). */
 	struct os_ctx os_ctx[CONTEXTS + 1];
@@ -182,6 +183,8 @@ static inline unsigned polled(const struct hmm *hmm)
 
 /* ---- reader.c, worker.c ---- */
 void *reader_main(void *hmm);
+/* Is the calling thread the reader? */
+bool is_reader(void);
 /* true: somebody kicked, for it to end. timeout_ns -1: for ever. */
 bool reader_step(struct hmm *hmm, int64_t timeout_ns);
 void *worker_main(void *hmm);
@@ -231,6 +234,7 @@ struct hmm_notifier {
 /* Has anything of [start, end) been invalidated since seq was `since`? */
 bool notifier_changed(const struct hmm_notifier *notifier, uint64_t since, uintptr_t start,
 		      uintptr_t end);
+bool notifiers_overlap(struct hmm *hmm, uintptr_t start, uintptr_t end);
 bool notifiers_overlap_locked(struct hmm *hmm, uintptr_t start, uintptr_t end);
 /* Worker only: raise sequences, call back. */
 void notifiers_tell(struct hmm *hmm, const struct hmm_event *event);

@@ -95,6 +95,8 @@ static void fill(struct hmm_devmem *devmem, const struct hmm_devmem_options *opt
 {
 	devmem->options = *options;
 	devmem->ops = *ops;
+	/* Static data of the driver's library never move (hmm.h). */
+	devmem->hmm->os->critical_add((const void *)(uintptr_t)ops->to_host);
 	devmem->priv = priv;
 	devmem->lost = devmem->ending = false;
 	devmem->in_use = devmem->hint = devmem->lost_said = 0;

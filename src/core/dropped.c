@@ -127,7 +127,7 @@ static struct verdict look_at(struct hmm *hmm, unsigned ctx, uintptr_t page)
 	struct os_vma vma;
 	unsigned flags = 0;
 
-	if (hmm->os->vma_find_fast(&hmm->mm, page, &vma) || vma.start > page)
+	if (hmm->os->vma_find_fast(&hmm->reader_mm, page, &vma) || vma.start > page)
 		return v;
 	v.end = vma.end;
 	v.alive = belongs(hmm, ctx, page) && missing_proves(hmm, ctx, page) &&

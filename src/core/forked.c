@@ -47,7 +47,7 @@ static bool is_wiped(struct child *child, uintptr_t addr)
 	if (addr >= wiped->start && addr < wiped->end)
 		return wiped->is;
 	*wiped = (struct wiped){ .start = addr, .end = addr + PAGE };
-	if (hmm->os->vma_find_fast(&hmm->mm, addr, &vma) || vma.start > addr)
+	if (hmm->os->vma_find_fast(&hmm->reader_mm, addr, &vma) || vma.start > addr)
 		return false;
 	hmm->os->vma_flags(addr, &flags);
 	*wiped = (struct wiped){ .start = vma.start, .end = vma.end,

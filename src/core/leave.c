@@ -24,7 +24,7 @@ static int check_vma(struct hmm_transfer *t, struct os_vma *vma)
 {
 	struct hmm *hmm = t->hmm;
 
-	if (hmm->os->vma_find(&hmm->mm, t->start, vma) || vma->start > t->start ||
+	if (hmm->os->vma_find(&hmm->reader_mm, t->start, vma) || vma->start > t->start ||
 	    vma->end < t->end)
 		return -ESTALE;
 	if (vma->shared || vma->inode || vma->kind == OS_VMA_SPECIAL || vma->page_size > PAGE ||
@@ -74,9 +74,15 @@ static int buffers_ready(struct hmm_transfer *t)
 					TRANSFERS * BLOCK);
 }
 
+/* Does it go straight into its frame? */
+static bool at_frame(const struct hmm_transfer *t, const struct moving *page)
+{
+	return t->devmem->options.host_frames && page->frame != NO_FRAME;
+}
+
 static uintptr_t slot(const struct hmm_transfer *t, const struct moving *page)
 {
-	if (t->devmem->options.host_frames && page->frame != NO_FRAME)
+	if (at_frame(t, page))
 		return t->devmem->region[t->ctx] + page->frame * PAGE;
 	return t->hmm->pager->stage[t->ctx] + t->index * BLOCK + (page->addr & (BLOCK - 1));
 }
@@ -136,7 +142,7 @@ static void find_holes(struct hmm_transfer *t, unsigned first, unsigned n)
 	for (unsigned i = first; i < first + n; i++)
 		t->page[i].is = PAGE_HOLE;
 	while (at < end) {
-		int got = t->hmm->os->scan(&t->hmm->mm, at, end, 0, runs, 32, &next);
+		int got = t->hmm->os->scan(&t->hmm->reader_mm, at, end, 0, runs, 32, &next);
 
 		if (got < 0) /* then all of it counts as pages: a hole is copied as zeros */
 			runs[0] = (struct os_run){ at, end, OS_PAGE_PRESENT }, got = 1, next = end;
@@ -167,6 +173,7 @@ static int take_row(struct hmm_transfer *t)
 	if (err == -EEXIST && !trash(hmm, t->page[t->next].host + done, PAGE))
 		err = -EAGAIN;
 	moved = (unsigned)(done / PAGE);
+	t->staged |= moved && !at_frame(t, &t->page[t->next]);
 	unmark(t, t->next + moved, n - moved);
 	if (moved)
 		find_holes(t, t->next, moved);
@@ -192,10 +199,9 @@ static int check_token(struct hmm_transfer *t)
 	struct os_run run;
 	uintptr_t next;
 
-	for (uintptr_t at = t->start; at < t->end; at = next)
-		if (t->hmm->os->scan(&t->hmm->mm, at, t->end, OS_SCAN_CHECK, &run, 1, &next) < 0)
-			return -ESTALE;
-	return 0;
+	/* It is one VMA. */
+	return t->hmm->os->scan(&t->hmm->reader_mm, t->start, t->start + PAGE, OS_SCAN_CHECK, &run, 1,
+				&next) < 0 ? -ESTALE : 0;
 }
 
 static int take_prepare(struct hmm_transfer *t)
@@ -290,8 +296,22 @@ static int into_frame(struct hmm_transfer *t, struct moving *page)
 	return err;
 }
 
+/* A thread may have been made meanwhile, in memory that was on its way: back with that. */
+static void keep_threads(struct hmm_transfer *t)
+{
+	const struct os_ops *os = t->hmm->os;
+
+	if (coherent(t) || !os->thread_page(t->start, t->end))
+		return;
+	for (unsigned i = 0; i < t->n; i++)
+		if (os->thread_page(t->page[i].addr, t->page[i].addr + PAGE))
+			t->page[i].err = -EBUSY;
+}
+
 int leave_commit(struct hmm_transfer *t)
 {
+	if (!t->next)
+		keep_threads(t);
 	for (; t->next < t->n; t->next++) {
 		struct moving *page = &t->page[t->next];
 
@@ -371,11 +391,22 @@ int leave_return(struct hmm_transfer *t)
 			pager_again(hmm);
 			return -EAGAIN;
 		}
-	if (hmm->pager->stage[t->ctx] && !coherent(t) &&
-	    trash(hmm, hmm->pager->stage[t->ctx] + t->index * BLOCK, BLOCK)) {
-		pager_again(hmm);
-		return -EAGAIN;
-	}
 	transfer_unpublish(t);
 	return 0;
+}
+
+void leave_sweep(struct hmm *hmm)
+{
+	struct pager *pager = hmm->pager;
+
+	for (unsigned i = 0; i < TRANSFERS; i++) {
+		struct hmm_transfer *t = &pager->transfer[i];
+
+		if (t->state != TRANSFER_DIRTY)
+			continue;
+		if (!trash(hmm, pager->stage[t->ctx] + i * BLOCK, BLOCK))
+			transfer_clean(t);
+		else
+			pager_again(hmm);
+	}
 }

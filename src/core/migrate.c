@@ -30,6 +30,15 @@ int migrate_check(struct hmm_devmem *devmem)
 	return err;
 }
 
+/*
+ * Not where the library, libc or a driver has data that the pager may touch: with any hole in such a
+ * mapping registered MISSING it could wait for itself.
+ */
+bool migrate_is_ours(struct hmm *hmm, const struct os_vma *vma)
+{
+	return arena_owns(vma->start, vma->end) || hmm->os->critical(vma->start, vma->end);
+}
+
 bool migrate_can_move(const struct os_vma *vma)
 {
 	return !vma->shared && !vma->inode && vma->kind != OS_VMA_SPECIAL &&
@@ -70,6 +79,7 @@ struct hmm_transfer *migrate_claim(struct hmm_devmem *devmem, unsigned ctx)
 		t = transfers_free(hmm) > TRANSFERS / 4 ? transfer_claim(hmm) : NULL;
 		if (t)
 			break;
+		hmm->os->reader_nudge(hmm->os_ctx); /* it sweeps */
 		hmm->os->wait((const uint32_t *)&pager->freed, freed, 1000000);
 	}
 	t->out = true;
@@ -86,6 +96,9 @@ int migrate_tell(struct hmm_transfer *t, uintptr_t start, uintptr_t end)
 			       .to = (uintptr_t)t->devmem->options.owner };
 
 	transfer_publish(t, start, end);
+	/* Who inserts a notifier from now on looks after the range was published. */
+	if (!notifiers_overlap(hmm, start, end))
+		return 0;
 	return worker_wait(hmm, &hmm->side_queue, side_push(hmm, &event)) ? 0 : hmm_check(hmm);
 }
 
@@ -146,19 +159,20 @@ void migrate_give_back(struct hmm_transfer *t)
 static int fill(struct hmm_transfer *t, uintptr_t start, uintptr_t end)
 {
 	struct hmm *hmm = t->hmm;
-	bool critical = hmm->os->critical(start, end);
+	/* The kernel writes there when a thread ends, and does not wait for pages then. */
+	bool thread = hmm->os->thread_page(start, end);
 	uint64_t frames[BLOCK_PAGES];
 	unsigned n = 0, got;
 
 	for (uintptr_t at = start; at < end; at += PAGE) {
 		enum book_state state = book_state(books_get(hmm, at));
 
-		if (state != BOOK_HOME || (critical && hmm->os->critical(at, at + PAGE)))
+		if (state != BOOK_HOME || (thread && hmm->os->thread_page(at, at + PAGE)))
 			continue;
 		t->page[n++] = (struct moving){ .addr = at };
 	}
 	if (!n)
-		return critical ? -EBUSY : 0;
+		return 0;
 	got = frames_take(t->devmem, frames, n, t->page[0].addr >> OS_PAGE_SHIFT);
 	for (unsigned i = 0; i < got; i++)
 		t->page[i].frame = frames[i];
@@ -262,7 +276,7 @@ static uintptr_t move_next(struct hmm_devmem *devmem, uintptr_t at, uintptr_t en
 		return vma.start;
 	*mapped = true;
 	stop = stop < vma.end ? stop : vma.end;
-	if (arena_owns(at, stop))
+	if (migrate_is_ours(hmm, &vma))
 		one = -EBUSY;
 	else if (migrate_can_move(&vma))
 		one = move_piece(devmem, at, stop, false, NULL);
@@ -367,8 +381,8 @@ static int check_exclusive(struct hmm *hmm, uintptr_t page)
 		return error_say(-EOPNOTSUPP, "only private anonymous memory can be exclusive");
 	if (!(vma.prot & PROT_WRITE))
 		return error_say(-EPERM, "the mapping is read-only");
-	if (!migrate_can_move(&vma) || arena_owns(page, page + PAGE) ||
-	    hmm->os->critical(page, page + PAGE))
+	if (!migrate_can_move(&vma) || migrate_is_ours(hmm, &vma) ||
+	    hmm->os->thread_page(page, page + PAGE))
 		return error_say(-EBUSY, "the page cannot be moved");
 	return 0;
 }

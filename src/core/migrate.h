@@ -9,6 +9,8 @@
 
 /* 0; -EINVAL; -ENODEV lost; as hmm_check_sleep(). */
 int migrate_check(struct hmm_devmem *devmem);
+/* The library's, libc's or a driver's own: never touched. */
+bool migrate_is_ours(struct hmm *hmm, const struct os_vma *vma);
 /* Private anonymous memory that MOVE takes. */
 bool migrate_can_move(const struct os_vma *vma);
 /* Mirror the VMA at `at`; its context. */

@@ -36,6 +36,7 @@ static struct hmm *hmm_new(const struct os_ops *os)
 	hmm->arena = arena;
 	hmm->refs = 1;
 	hmm->mm.maps_fd = hmm->mm.pagemap_fd = -1;
+	hmm->reader_mm.maps_fd = hmm->reader_mm.pagemap_fd = -1;
 	for (unsigned i = 0; i <= CONTEXTS; i++)
 		hmm->os_ctx[i].fd = -1;
 	lock_init(&hmm->side, LOCK_SIDE);
@@ -89,7 +90,7 @@ static int contexts_open(struct hmm *hmm)
 			return -ENOMEM;
 	}
 	/* Without EVENT_FORK there is none, and nothing for it to do. */
-	hmm->sentinel = false; /* SENTINEL */
+	hmm->sentinel = hmm->os_ctx[0].fork && !hmm->os->sentinel_open(&hmm->os_ctx[CONTEXTS]);
 	if (!hmm->sentinel)
 		hmm->os_ctx[CONTEXTS].fd = -1;
 	return queue_init(&hmm->side_queue, hmm->arena);

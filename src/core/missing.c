@@ -196,7 +196,7 @@ static bool try_plain(struct hmm *hmm, const struct missing *m)
 {
 	struct os_vma vma;
 
-	if (hmm->os->vma_find_fast(&hmm->mm, m->start, &vma) || vma.start > m->start) {
+	if (hmm->os->vma_find_fast(&hmm->reader_mm, m->start, &vma) || vma.start > m->start) {
 		missing_forget(hmm, m->ctx, m->start, m->end);
 		return true;
 	}

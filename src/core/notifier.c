@@ -135,6 +135,16 @@ bool notifiers_overlap_locked(struct hmm *hmm, uintptr_t start, uintptr_t end)
 	return rangemap_first(&hmm->notifiers, start, end, &e);
 }
 
+bool notifiers_overlap(struct hmm *hmm, uintptr_t start, uintptr_t end)
+{
+	bool some;
+
+	lock_take(&hmm->notifiers_lock);
+	some = notifiers_overlap_locked(hmm, start, end);
+	lock_drop(&hmm->notifiers_lock);
+	return some;
+}
+
 static void note(struct hmm_notifier *n, const struct hmm_event *event)
 {
 	struct told *told = &n->log[n->seq & (n->log_size - 1)];

@@ -230,6 +230,8 @@ void pager_turn(struct hmm *hmm)
 		if (!copies_ended(pager) || pager->again)
 			break;
 	}
+	/* What nobody waits for. */
+	leave_sweep(hmm);
 	if (pager->limbo_n)
 		limbo_drain(hmm);
 	missing_trim(hmm);
@@ -262,7 +264,9 @@ int64_t pager_timeout(struct hmm *hmm)
 	if (pager->limbo_n && timeout > LIMBO_NS)
 		timeout = LIMBO_NS;
 	for (unsigned i = 0; i < TRANSFERS; i++)
-		if (pager->transfer[i].state == TRANSFER_COPYING)
+		if (pager->transfer[i].state == TRANSFER_DIRTY && timeout > LIMBO_NS)
+			timeout = LIMBO_NS;
+		else if (pager->transfer[i].state == TRANSFER_COPYING)
 			timeout = earlier(timeout, pager->transfer[i].deadline, now);
 	return timeout;
 }

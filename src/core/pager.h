@@ -141,6 +141,7 @@ enum transfer_state {
 	TRANSFER_TAKEN,	  /* isolated: in the buffer */
 	TRANSFER_COPYING, /* the driver has it */
 	TRANSFER_COPIED,  /* it is done with it; the pager's turn */
+	TRANSFER_DIRTY,	  /* over, but what was copied is in its buffer still */
 	TRANSFER_STRAY,	  /* the driver never said that it is done: not to be used again */
 };
 
@@ -174,6 +175,7 @@ struct hmm_transfer {
 	unsigned index;
 	_Atomic uint32_t state;
 	bool out, exclusive;
+	bool staged; /* its block of the stage is not empty */
 	bool judged; /* copy[].err are in page[].err */
 	enum transfer_why why;
 	struct hmm_devmem *devmem;
@@ -193,6 +195,8 @@ struct hmm_transfer {
 /* NULL: all are in use. */
 struct hmm_transfer *transfer_claim(struct hmm *hmm);
 void transfer_free(struct hmm_transfer *t);
+/* The pager: its buffer is empty. */
+void transfer_clean(struct hmm_transfer *t);
 /* From now on no look at the range is answered; then tell(MIGRATE). */
 void transfer_publish(struct hmm_transfer *t, uintptr_t start, uintptr_t end);
 void transfer_unpublish(struct hmm_transfer *t);
@@ -383,6 +387,8 @@ void hush(struct hmm *hmm, bool on);
 int leave_take(struct hmm_transfer *t);
 /* The copies are done: make pages the device's. -EAGAIN: something has to go back first. */
 int leave_commit(struct hmm_transfer *t);
+/* Discard what transfers that are over have left in their buffers. */
+void leave_sweep(struct hmm *hmm);
 /* What is still in the buffer goes home. -EAGAIN. */
 int leave_return(struct hmm_transfer *t);
 

@@ -22,6 +22,13 @@
 #define BATCH 16u
 #define BATCHES 128u /* of one context, before the next one has its turn */
 
+static __thread bool in_reader;
+
+bool is_reader(void)
+{
+	return in_reader;
+}
+
 static void gate_flip(struct hmm *hmm, struct gate *gate)
 {
 	atomic_fetch_add(&gate->seq, 1);
@@ -162,6 +169,10 @@ void *reader_main(void *arg)
 
 	/* If it fails a closefrom() of the program would blind us: it is only less robust. */
 	os->reader_isolate(hmm->os_ctx, polled(hmm));
+	/* If that fails it looks by opening the files each time. */
+	if (os->mm_open(&hmm->reader_mm, 0))
+		hmm->reader_mm.maps_fd = hmm->reader_mm.pagemap_fd = -1;
+	in_reader = true;
 	hmm->perf_err = os->perf_open(&hmm->perf);
 	if (hmm->perf_err)
 		hmm->perf = NULL;
@@ -171,5 +182,6 @@ void *reader_main(void *arg)
 		kicked = reader_step(hmm, hmm->dead ? (int64_t)TICK_NS : -1);
 	if (hmm->perf)
 		os->perf_close(hmm->perf);
+	os->mm_close(&hmm->reader_mm);
 	return NULL;
 }

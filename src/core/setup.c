@@ -52,18 +52,18 @@ static void answer(struct hmm_migrate *m, const struct hmm_transfer *t)
 	}
 }
 
-/* What is critical has an err and is left out by an address nobody has: not part of it. */
+/* All of it, but for what threads need when they end. */
 static void fill(struct hmm_migrate *m, struct hmm_transfer *t)
 {
 	struct hmm *hmm = t->hmm;
-	bool critical = hmm->os->critical(m->start, m->end);
+	bool thread = hmm->os->thread_page(m->start, m->end);
 
 	t->n = m->npages;
 	for (unsigned i = 0; i < t->n; i++) {
 		uintptr_t at = m->start + i * PAGE;
 
 		t->page[i] = (struct moving){ .addr = at, .frame = NO_FRAME };
-		if (critical && hmm->os->critical(at, at + PAGE))
+		if (thread && hmm->os->thread_page(at, at + PAGE))
 			t->page[i].kept = true;
 	}
 }
@@ -110,7 +110,7 @@ int hmm_migrate_setup(struct hmm_migrate *m)
 	m->transfer = NULL;
 	for (unsigned i = 0; i < m->npages; i++)
 		m->src[i] = m->dst[i] = 0;
-	if (!migrate_can_move(&vma) || arena_owns(m->start, m->end))
+	if (!migrate_can_move(&vma) || migrate_is_ours(m->devmem->hmm, &vma))
 		return 0;
 	err = -EAGAIN;
 	for (unsigned round = 0; round < 4 && err == -EAGAIN; round++)

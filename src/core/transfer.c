@@ -35,16 +35,29 @@ struct hmm_transfer *transfer_claim(struct hmm *hmm)
 	return NULL;
 }
 
+static void tell_free(struct hmm *hmm)
+{
+	atomic_fetch_add(&hmm->pager->freed, 1);
+	hmm->os->wake((const uint32_t *)&hmm->pager->freed);
+}
+
 void transfer_free(struct hmm_transfer *t)
 {
 	struct hmm *hmm = t->hmm;
+	uint32_t next = t->staged ? TRANSFER_DIRTY : TRANSFER_FREE;
 
 	transfer_unpublish(t);
-	t->state = t->stray ? TRANSFER_STRAY : TRANSFER_FREE;
+	t->state = t->stray ? TRANSFER_STRAY : next;
 	if (t->state == TRANSFER_STRAY && !t->stray)
-		t->state = TRANSFER_FREE;
-	atomic_fetch_add(&hmm->pager->freed, 1);
-	hmm->os->wake((const uint32_t *)&hmm->pager->freed);
+		t->state = next;
+	tell_free(hmm);
+}
+
+void transfer_clean(struct hmm_transfer *t)
+{
+	t->staged = false;
+	t->state = TRANSFER_FREE;
+	tell_free(t->hmm);
 }
 
 void transfer_publish(struct hmm_transfer *t, uintptr_t start, uintptr_t end)
@@ -130,12 +143,14 @@ void hmm_devmem_done(struct hmm_transfer *t, int err)
 
 	/* Given up long ago: the slot can be used again, that is all. */
 	if (atomic_exchange(&t->stray, false)) {
-		atomic_compare_exchange_strong(&t->state, &state, TRANSFER_FREE);
+		atomic_compare_exchange_strong(&t->state, &state,
+					       t->staged ? TRANSFER_DIRTY : TRANSFER_FREE);
 		return;
 	}
 	t->err = err;
 	state = TRANSFER_COPYING;
-	if (atomic_compare_exchange_strong(&t->state, &state, TRANSFER_COPIED))
+	/* The driver may have copied before it returned: then the reader is awake. */
+	if (atomic_compare_exchange_strong(&t->state, &state, TRANSFER_COPIED) && !is_reader())
 		t->hmm->os->reader_nudge(t->hmm->os_ctx);
 }
 
@@ -200,7 +215,7 @@ void transfers_release(struct hmm_devmem *devmem)
 
 		if (t->state == TRANSFER_STRAY && t->devmem == devmem) {
 			t->stray = false;
-			t->state = TRANSFER_FREE;
+			t->state = t->staged ? TRANSFER_DIRTY : TRANSFER_FREE;
 		}
 	}
 }

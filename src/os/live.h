@@ -20,10 +20,12 @@ uint64_t fd_identity(int fd);
 /* Close what is still the file it was; a number that is somebody else's now is left alone. */
 void fd_close_if(int fd, uint64_t identity);
 
-/* ---- uffd.c, move.c, reader.c, nudge.c ---- */
+/* ---- uffd.c, move.c, reader.c, nudge.c, sentinel.c ---- */
 
 int uffd_new(bool *user_only);
 int uffd_enable(int fd, uint64_t features);
+/* Both, into ctx->fd and ctx->user_only. */
+int uffd_open_with(struct os_ctx *ctx, uint64_t features);
 /* UFFD_FEATURE_* that every context has. */
 extern const uint64_t uffd_features_needed;
 
@@ -51,7 +53,11 @@ int live_ctx_wake(const struct os_ctx *ctx, uintptr_t start, size_t length);
 int live_quiet_open(struct os_ctx *ctx);
 void live_quiet_close(struct os_ctx *ctx);
 int live_child_copy(int child, uintptr_t dst, uintptr_t src, size_t length, size_t *done);
+int live_child_read(int child, struct os_msg *msgs, unsigned max);
 void live_child_close(int child);
+int live_sentinel_open(struct os_ctx *ctx);
+/* Its page, if it is a sentinel. */
+void sentinel_unmap(struct os_ctx *ctx);
 int live_ctx_probe(const struct os_ctx *ctx);
 int live_ctx_poll(const struct os_ctx *ctxs, unsigned n, int64_t timeout_ns,
 		  uint64_t *ready);
@@ -94,7 +100,7 @@ int live_scan(const struct os_mm *mm, uintptr_t start, uintptr_t end, unsigned h
 int live_populate(uintptr_t start, uintptr_t end, bool write);
 void live_populate_resident(uintptr_t start, uintptr_t end);
 
-/* ---- region.c, critical.c, settle.c ---- */
+/* ---- region.c, critical.c, tcb.c, settle.c ---- */
 
 void *live_region_map(size_t length);
 void live_region_unmap(void *region, size_t length);
@@ -102,6 +108,8 @@ void live_region_zap(uintptr_t start, size_t length);
 /* Make the table of critical() now: later it takes no lock of the dynamic linker's. */
 void critical_learn(void);
 bool live_critical(uintptr_t start, uintptr_t end);
+void live_critical_add(const void *function);
+bool live_thread_page(uintptr_t start, uintptr_t end);
 int live_madvise_settled(uint64_t budget_ns, uint64_t timeout_ns);
 
 /* ---- safecopy.c, handlers.c ---- */

@@ -33,6 +33,7 @@ struct os_ctx {
 	uint64_t nudge_ino;
 	bool move;	       /* UFFDIO_MOVE is there (Linux 6.8) */
 	bool poison;	       /* UFFDIO_POISON is there (6.6) */
+	uintptr_t sentinel;    /* the live table's: the page of sentinel_open; else 0 */
 	void *fake;    /* the unit tests' own */
 };
 
@@ -152,9 +153,20 @@ struct os_ops {
 	/* A context that tells no events and registers regions only. -EOPNOTSUPP no MOVE. */
 	int (*quiet_open)(struct os_ctx *ctx);
 	void (*quiet_close)(struct os_ctx *ctx);
-	/* The context of a forked child (OS_MSG_FORK): a copy into it; as ctx_copy. And the end. */
+	/* The context of a forked child (OS_MSG_FORK): a copy into it; as ctx_copy. Its messages,
+	 * as ctx_read: what the child does to its own memory once it runs (child_copy is -EAGAIN
+	 * until that is read). It is not polled. And the end. */
 	int (*child_copy)(int child, uintptr_t dst, uintptr_t src, size_t length, size_t *done);
+	int (*child_read)(int child, struct os_msg *msgs, unsigned max);
 	void (*child_close)(int child);
+	/*
+	 * A context that tells FORK only, and last: when it can be read, those of all other
+	 * contexts of this clone have been read, and no change is pending in them that was
+	 * not before or has begun since. Neither clone's caller nor child goes on until it is
+	 * read. Polled, read, probed (-EAGAIN: a clone is under way) and closed as the others.
+	 * -EPERM EVENT_FORK is not granted; -EEXIST no place above all that can be registered.
+	 */
+	int (*sentinel_open)(struct os_ctx *ctx);
 
 	/* Memory for pages on their way: private, anonymous, writable, owned by the library
 	 * (arena_owns), not inherited by a child, aligned to 2 MiB, nothing reserved. NULL. */
@@ -211,6 +223,13 @@ struct os_ops {
 	int (*vma_flags)(uintptr_t addr, unsigned *flags);
 	/* Does [start, end) touch writable data of libc, the dynamic linker or this library? */
 	bool (*critical)(uintptr_t start, uintptr_t end);
+	/* From now on the object that holds this code is critical as well. The main program
+	 * never gets it. Takes the dynamic linker's lock. */
+	void (*critical_add)(const void *function);
+	/* Does [start, end) touch what the kernel itself accesses when a thread of this process ends
+	 * or execs? It waits for no page then. True for who cannot be asked. Any thread; it
+	 * lists all threads. Threads that are made later: ask again after the page has left. */
+	bool (*thread_page)(uintptr_t start, uintptr_t end);
 	/* Runs of equal flags in [start, end), ascending; a page in no run, or in one
 	 * without flags, is absent.
 	 * *next: where to go on (end when done). Count of runs; -EPERM (OS_SCAN_CHECK: also
@@ -242,8 +261,10 @@ struct os_ops {
 	/*
 	 * Has every other thread of the process, since this call began, been seen outside
 	 * madvise(2) and process_madvise(2)? Either it slept in another system call, or it has
-	 * had budget_ns of CPU time (a thread that was preempted inside has not), or it has
-	 * ended. 0; -EBUSY not within timeout_ns. Any thread but reader and worker.
+	 * had budget_ns of CPU time, enough to come from a message that was read to the
+	 * address space's lock (a thread that was preempted inside has not), and has given up
+	 * that lock since, or it has ended. 0; -EBUSY not within timeout_ns (but for the
+	 * lock, which may take as long as others discard memory). Any thread but reader and worker.
 	 */
 	int (*madvise_settled)(uint64_t budget_ns, uint64_t timeout_ns);
 	/* Let others run that are ready on this CPU. */

@@ -146,6 +146,13 @@ int live_ctx_read(const struct os_ctx *ctx, struct os_msg *msgs, unsigned max)
 	return err ? err : (int)count;
 }
 
+int live_child_read(int child, struct os_msg *msgs, unsigned max)
+{
+	const struct os_ctx ctx = { .fd = child };
+
+	return live_ctx_read(&ctx, msgs, max);
+}
+
 static int close_between(unsigned first, unsigned last, unsigned flags)
 {
 	if (first > last)

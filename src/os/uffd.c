@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later OR BSD-2-Clause */
 /*
  * uffd - userfaultfd contexts: one that listens and whose pages move.c moves, and the quiet
- * one, which registers the library's own regions and tells nothing.
+ * one, which registers the library's own regions and tells nothing. (A third: sentinel.c.)
  *
  * Laws:
  * - WP_ASYNC is what makes this work at all: with it any VMA can be registered for its
@@ -116,7 +116,7 @@ static uint64_t features_of_moving(void)
 	return features & (UFFD_FEATURE_MOVE | UFFD_FEATURE_POISON);
 }
 
-static int open_with(struct os_ctx *ctx, uint64_t features)
+int uffd_open_with(struct os_ctx *ctx, uint64_t features)
 {
 	int err;
 
@@ -160,10 +160,10 @@ int live_ctx_open(struct os_ctx *ctx)
 		return -ENOSYS;
 	if (os_without("wp_async"))
 		return -EOPNOTSUPP;
-	err = open_with(&new, needed | (new.fork ? UFFD_FEATURE_EVENT_FORK : 0));
+	err = uffd_open_with(&new, needed | (new.fork ? UFFD_FEATURE_EVENT_FORK : 0));
 	if (err == -EPERM && new.fork) {
 		new.fork = false;
-		err = open_with(&new, needed);
+		err = uffd_open_with(&new, needed);
 	}
 	if (err)
 		return err;
@@ -190,7 +190,7 @@ int live_quiet_open(struct os_ctx *ctx)
 
 	if (!(features_of_moving() & UFFD_FEATURE_MOVE))
 		return -EOPNOTSUPP;
-	err = open_with(&new, UFFD_FEATURE_MOVE);
+	err = uffd_open_with(&new, UFFD_FEATURE_MOVE);
 	if (err)
 		return err;
 	new.fd = fd_move_high(new.fd);
@@ -224,6 +224,7 @@ void live_ctx_close(struct os_ctx *ctx)
 
 void live_ctx_forget(struct os_ctx *ctx)
 {
+	sentinel_unmap(ctx);
 	fd_close_if(ctx->fd, ctx->ino);
 	fd_close_if(ctx->nudge, ctx->nudge_ino);
 	ctx->fd = ctx->nudge = -1;

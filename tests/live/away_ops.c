@@ -9,6 +9,7 @@
 #include <linux/futex.h>
 #include <pthread.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
@@ -155,6 +156,25 @@ static enum verdict sys_pipe(struct cell *cell)
 	}
 	close(fd[0]);
 	close(fd[1]);
+	return PASS;
+}
+
+/* Past the page cache: the device of the file reads and writes the pages themselves. */
+static enum verdict sys_direct(struct cell *cell)
+{
+	char name[] = "/tmp/uhmm-live-XXXXXX";
+	int fd = mkstemp(name);
+
+	SYS(fd);
+	unlink(name);
+	if (fcntl(fd, F_SETFL, O_DIRECT)) {
+		close(fd);
+		return live_skip("no O_DIRECT in /tmp: %s", strerror(errno));
+	}
+	EXPECT(BYTES, pwrite(fd, middle(cell), BYTES, 0));
+	EXPECT(BYTES, pread(fd, cell->zone.at, BYTES, 0));
+	memcpy(cell->zone.shadow, middle_shadow(cell), BYTES);
+	close(fd);
 	return PASS;
 }
 
@@ -435,6 +455,7 @@ const struct away_op away_ops_use[] = {
 	{ .name = "read(2)", .run = sys_read },
 	{ .name = "write(2)", .run = sys_write },
 	{ .name = "pipe", .run = sys_pipe },
+	{ .name = "O_DIRECT", .run = sys_direct },
 	{ .name = "vmsplice", .run = sys_vmsplice },
 	{ .name = "futex", .run = sys_futex },
 	{ .name = "io_uring", .run = sys_io_uring },

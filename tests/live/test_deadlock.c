@@ -4,7 +4,8 @@
  *
  * Whoever changes a mapping waits for the reader; fork() does so with malloc's locks held;
  * a callback may want those locks, or change mappings itself. A hang is found by the
- * runner's limit, which kills the case and names it.
+ * runner's limit, which kills the case and names it. The same with heap and stacks that are
+ * in a device: test_devmem_self.
  */
 #include <errno.h>
 #include <pthread.h>

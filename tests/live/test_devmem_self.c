@@ -348,6 +348,66 @@ static enum verdict signal_stack(const void *arg)
 	return PASS;
 }
 
+/* ---- threads that end ---- */
+
+struct ender {
+	struct away *dev;
+	atomic_bool stop;
+	_Atomic uintptr_t self; /* its struct pthread, at the top of its stack */
+	_Atomic uint64_t moved;
+	_Atomic int err;
+};
+
+static void *end_at_once(void *arg)
+{
+	struct ender *e = arg;
+
+	e->self = (uintptr_t)pthread_self();
+	return NULL;
+}
+
+static void *move_tcb(void *arg)
+{
+	struct ender *e = arg;
+
+	while (!e->stop) {
+		uintptr_t page = e->self & -PAGE;
+		int64_t n =
+			page ? hmm_migrate_to_device(away_devmem(e->dev), page, PAGE) : 0;
+
+		if (n < 0 && n != -EBUSY && n != -EINVAL)
+			e->err = (int)n;
+		e->moved += n > 0;
+	}
+	return NULL;
+}
+
+/*
+ * The kernel clears a word of struct pthread when a thread has ended, and who joins it
+ * waits for that. It does not wait for a missing page then, and what it could not store is
+ * lost: such a page must not be away.
+ */
+static enum verdict thread_exits(const void *arg)
+{
+	struct ender *e = hmm_alloc(sizeof(*e));
+	uint64_t end = live_now_ns() + 2 * RUN_NS;
+	unsigned long rounds = 0;
+	pthread_t mover, thread;
+
+	EXPECT(0, away_open(&e->dev, arg));
+	CHECK(!pthread_create(&mover, NULL, move_tcb, e), "no thread");
+	for (; live_now_ns() < end; rounds++) {
+		CHECK(!pthread_create(&thread, NULL, end_at_once, e), "no thread");
+		pthread_join(thread, NULL);
+	}
+	e->stop = true;
+	pthread_join(mover, NULL);
+	EXPECT(0, e->err);
+	CHECK(rounds > 100, "only %lu threads", rounds);
+	away_close(e->dev);
+	return PASS;
+}
+
 /* ---- the end ---- */
 
 /* The device goes with everything in it: all comes home, the process lives on. */
@@ -466,6 +526,7 @@ int main(int argc, char **argv)
 		ON_BOTH(callbacks, "callbacks"),
 		ON_BOTH(calls, "calls"),
 		ON_BOTH(signal_stack, "signal-stack"),
+		ON_BOTH(thread_exits, "thread-exits"),
 		ON_BOTH(closed, "closed"),
 		ON_BOTH(left, "left"),
 		ON_BOTH(of_libc, "of-libc"),

@@ -254,6 +254,59 @@ static void test_preempted(void **state)
 	sched_setaffinity(0, sizeof(before), &before);
 }
 
+/* ---- it has had the time that it needs to get to the lock, and discards still ---- */
+
+#define LARGE ((size_t)768 << 20)
+
+static uint64_t cpu_ns(clockid_t clock)
+{
+	struct timespec time;
+
+	assert_int_equal(clock_gettime(clock, &time), 0);
+	return (uint64_t)time.tv_sec * 1000 * MS + (uint64_t)time.tv_nsec;
+}
+
+static uint64_t zap_ended; /* CPU time of who discards */
+
+static void *discards_all(void *arg)
+{
+	up++;
+	madvise(arg, LARGE, MADV_DONTNEED);
+	zap_ended = cpu_ns(CLOCK_THREAD_CPUTIME_ID);
+	return NULL;
+}
+
+static void test_long(void **state)
+{
+	char *p = mmap(NULL, LARGE, RW, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	uintptr_t start_of = (uintptr_t)p;
+	uint64_t began, budget = MS / 4;
+	pthread_t thread;
+	clockid_t clock;
+
+	assert_ptr_not_equal(p, MAP_FAILED);
+	madvise(p, LARGE, MADV_NOHUGEPAGE);
+	if (madvise(p, LARGE, MADV_POPULATE_WRITE)) {
+		print_message("%zu MiB to discard: %s\n", LARGE >> 20, strerror(errno));
+		munmap(p, LARGE);
+		skip();
+	}
+	assert_int_equal(os->ctx_register(&ctx, start_of, start_of + LARGE), 0);
+	thread = start(discards_all, p);
+	assert_int_equal(pthread_getcpuclockid(thread, &clock), 0);
+	while (os->ctx_probe(&ctx) != -EAGAIN)
+		sched_yield();
+	began = cpu_ns(clock);
+	read_message(OS_MSG_REMOVE);
+	assert_int_equal(os->madvise_settled(budget, 5000 * MS), 0);
+	assert_false(present(p + LARGE - PAGE)); /* of a page that leaves last */
+	join(thread);
+	/* It could have been believed long before. */
+	assert_true(zap_ended - began > 10 * budget);
+	os->ctx_unregister(&ctx, start_of, start_of + LARGE);
+	munmap(p, LARGE);
+}
+
 /* ---- the list ---- */
 
 enum { MANY = 150 };
@@ -537,6 +590,7 @@ int main(void)
 		IN_CONTEXT(test_in_madvise),
 		IN_CONTEXT(test_budget),
 		IN_CONTEXT(test_preempted),
+		IN_CONTEXT(test_long),
 		IN_CONTEXT(test_many),
 		IN_CONTEXT(test_ending),
 		IN_CONTEXT(test_churn),

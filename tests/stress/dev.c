@@ -182,6 +182,36 @@ static int sm_job(struct sm *sm)
 	return !err && sm->busy ? sm_system(sm) : err;
 }
 
+/* Frames only: what is at system memory is read by address, as the CPU does. */
+static void sm_hold(struct sm *sm)
+{
+	struct dev *dev = sm->dev;
+	struct job *job = sm->job;
+	struct slot *slot = slot_for(dev, page_of(job->addr));
+	bool there = true;
+
+	job->err = 0;
+	while (there && !job->let_go && !job->err) {
+		uint64_t word = 0, frame;
+
+		pthread_mutex_lock(&dev->update);
+		there = slot->page == page_of(job->addr) && hmm_pfn_is_device(slot->entry);
+		frame = hmm_pfn_frame(slot->entry);
+		if (there && dev->options.host_frames)
+			word = *(volatile uint64_t *)((char *)hmm_devmem_host(dev->devmem,
+									      frame) +
+						      job->addr % PAGE);
+		else if (there)
+			word = *(volatile uint64_t *)(dev->vram + frame * PAGE +
+						      job->addr % PAGE);
+		pthread_mutex_unlock(&dev->update);
+		if (word && (word & job->mask) != job->value) {
+			job->value = word;
+			job->err = -EILSEQ;
+		}
+	}
+}
+
 static void *sm_main(void *arg)
 {
 	struct sm *sm = arg;
@@ -198,7 +228,10 @@ static void *sm_main(void *arg)
 			sm->job = &dev->job[i];
 			if (atomic_compare_exchange_strong(&sm->job->state, &ready,
 							   JOB_RUNNING)) {
-				sm->job->err = sm_job(sm);
+				if (sm->job->hold)
+					sm_hold(sm);
+				else
+					sm->job->err = sm_job(sm);
 				sem_post(&sm->job->done);
 				break;
 			}
@@ -211,8 +244,10 @@ static struct job *job_take(struct dev *dev)
 	for (unsigned i = 0;; i = (i + 1) % JOBS) {
 		uint32_t none = JOB_FREE;
 
-		if (atomic_compare_exchange_strong(&dev->job[i].state, &none, JOB_FILLING))
+		if (atomic_compare_exchange_strong(&dev->job[i].state, &none, JOB_FILLING)) {
+			dev->job[i].hold = false;
 			return &dev->job[i];
+		}
 	}
 }
 
@@ -268,6 +303,33 @@ int dev_words(struct dev *dev, uintptr_t addr, unsigned step, unsigned n, uint64
 	job->n = n;
 	job->value = value;
 	err = job_run(dev, job);
+	job->state = JOB_FREE;
+	return err;
+}
+
+struct job *dev_hold(struct dev *dev, uintptr_t addr, uint64_t tag, uint64_t mask)
+{
+	struct job *job = job_take(dev);
+
+	job->addr = addr;
+	job->value = tag;
+	job->mask = mask;
+	job->hold = true;
+	job->let_go = false;
+	job->state = JOB_READY;
+	sem_post(&dev->jobs);
+	return job;
+}
+
+int dev_let_go(struct dev *dev, struct job *job, uint64_t *word)
+{
+	int err;
+
+	job->let_go = true;
+	while (sem_wait(&job->done))
+		;
+	err = job->err;
+	*word = job->value;
 	job->state = JOB_FREE;
 	return err;
 }

@@ -46,6 +46,16 @@ int dev_write(struct dev *dev, uintptr_t addr, const void *from, size_t length);
 /* Words addr, addr + 8 * step, ... get `value`, in that order. */
 int dev_words(struct dev *dev, uintptr_t addr, unsigned step, unsigned n, uint64_t value);
 
+/*
+ * A job that runs: it reads one word of the page again and again by the translation that it
+ * has, asking nothing, until that is taken away or dev_let_go(). Meanwhile the program may
+ * do anything to the page: what is read is `tag` in the bits of `mask`, or 0; never what
+ * is another's. dev_let_go: 0, or -EILSEQ and the word.
+ */
+struct job;
+struct job *dev_hold(struct dev *dev, uintptr_t addr, uint64_t tag, uint64_t mask);
+int dev_let_go(struct dev *dev, struct job *job, uint64_t *word);
+
 /* How the device would be answered, without a fault: a snapshot's entries. */
 int dev_look(struct dev *dev, uintptr_t start, unsigned pages, uint64_t *pfns);
 

@@ -32,6 +32,9 @@ struct job {
 	bool write;
 	unsigned step, n; /* words: every step-th, n of them; 0: bytes */
 	uint64_t value;
+	uint64_t mask; /* hold: what of `value` has to be there */
+	bool hold;
+	_Atomic bool let_go;
 	int err;
 	sem_t done;
 	unsigned char buffer[4096];

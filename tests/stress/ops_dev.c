@@ -156,6 +156,45 @@ static void op_dev_write(struct worker *w, struct area *a)
 		run_check(a, &run, "the CPU after a device write");
 }
 
+/* The device reads on by what it has, while the page is taken from under it. */
+static void op_dev_hold(struct worker *w, struct area *a)
+{
+	static const char *const takers[] = { "munmap",	     "dontneed",    "mmap-over",
+					      "mremap-move", "mremap-over", "mmap-again" };
+	const char *taker = takers[pick(w, 6)];
+	unsigned word = pick(w, WORDS);
+	uint64_t mask = UINT64_C(0x1ffffff) << 39 | 511, got;
+	const struct op *op = ops_map;
+	struct dev *dev;
+	struct run run;
+	struct job *job;
+
+	if (a->fixed || !area_run(w, a, &run))
+		return;
+	run.n = run.n < 4 ? run.n : 4;
+	dev = dev_take(w);
+	run_writable(w, a, &run);
+	out(w, a, &run, dev);
+	area_note(w, a, &run, "device reads on");
+	if (!dev_read(dev, run.addr, w->buffer, PAGE)) {
+		page_check(a, run.i, w->buffer, "a device");
+		job = dev_hold(dev, run.addr + word * 8,
+			       UINT64_C(1) << 63 | (uint64_t)a->id << 51 |
+				       (uint64_t)run.i << 39 | word,
+			       mask);
+		while (strcmp(op->name, taker))
+			op++;
+		op->run(w, a);
+		if (dev_let_go(dev, job, &got))
+			fail("WRONG: a device that read on at area %u page %u (%#lx, in %s "
+			     "frames) beside %s got %#llx at word %u",
+			     a->id, run.i, run.addr,
+			     dev_options(dev)->host_frames ? "host" : "copied", taker,
+			     (unsigned long long)got, word);
+	}
+	dev_leave(w);
+}
+
 /* ---- three steps ---- */
 
 /* What the driver does between setup and pages: frames, and for copied ones the bytes. */
@@ -259,5 +298,5 @@ const struct op ops_dev[] = {
 	{ "migrate", op_out, 300, false },	 { "home", op_home, 40, false },
 	{ "evict", op_evict, 8, false },	 { "device-read", op_dev_read, 80, false },
 	{ "device-write", op_dev_write, 80, false }, { "three-steps", op_three_steps, 40, false },
-	{ "exclusive", op_exclusive, 30, false }, { NULL, NULL, 0, false },
+	{ "device-reads-on", op_dev_hold, 30, true }, { "exclusive", op_exclusive, 30, false }, { NULL, NULL, 0, false },
 };

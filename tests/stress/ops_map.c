@@ -59,6 +59,28 @@ static void op_unmap(struct worker *w, struct area *a)
 	unmap(a, &run);
 }
 
+/* Gone, and at once something new in its place; or another thread takes it first. */
+static void op_map_again(struct worker *w, struct area *a)
+{
+	struct run run;
+	void *at;
+
+	if (!area_run(w, a, &run))
+		return;
+	area_note(w, a, &run, "munmap and mmap again");
+	unmap(a, &run);
+	at = mmap((void *)run.addr, run.n * PAGE, RW,
+		  MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
+	if (at == MAP_FAILED)
+		return;
+	zero(a, &run);
+	for (unsigned k = 0; k < run.n; k++)
+		if (one_in(w, 2))
+			page_write(a, run.i + k, 1u << pick(w, SECTIONS),
+				   (void *)a->page[run.i + k].addr);
+	run_check(a, &run, "the CPU, mapped again");
+}
+
 /* All of it anew, in one piece. */
 static void op_renew(struct worker *w, struct area *a)
 {
@@ -330,6 +352,7 @@ static void op_collapse(struct worker *w, struct area *a)
 const struct op ops_map[] = {
 	{ "mmap", op_map, 40, true },
 	{ "munmap", op_unmap, 12, true },
+	{ "mmap-again", op_map_again, 15, true },
 	{ "renew", op_renew, 6, true },
 	{ "mmap-over", op_map_over, 12, true },
 	{ "mremap-move", op_move, 12, true },

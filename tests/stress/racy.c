@@ -68,10 +68,15 @@ static void racy_write(struct worker *w, struct racy *r, unsigned page, bool by_
 static void racy_wrong(const struct racy *r, unsigned page, unsigned word, uint64_t got,
 		       uint64_t least, const char *how)
 {
+	const volatile uint64_t *words = page_at(r, page);
+	unsigned zeros = 0;
+
+	for (unsigned i = 0; i < WORDS; i++)
+		zeros += !words[i];
 	fail("WRONG: racy area %u page %u at %p, word %u by %s: got %#llx, expected %#llx or "
-	     "later",
-	     r->id, page, (void *)page_at(r, page), word, how, (unsigned long long)got,
-	     (unsigned long long)least);
+	     "later; now it reads %#llx, and %u words of the page read 0",
+	     r->id, page, (const void *)(uintptr_t)words, word, how, (unsigned long long)got,
+	     (unsigned long long)least, (unsigned long long)words[word], zeros);
 }
 
 /* `ordered`: read from the last to the first. */
@@ -168,10 +173,10 @@ void racy_op(struct worker *w)
 	w->page = page;
 	if (how < 35) {
 		doing(w, "racy write", NULL, page);
-		racy_write(w, r, page, how < 10);
+		racy_write(w, r, page, how < 20);
 	} else if (how < 65) {
 		doing(w, "racy read", NULL, page);
-		racy_read(w, r, page, how < 40);
+		racy_read(w, r, page, how < 45);
 	} else if (how < 80) {
 		doing(w, "racy add", NULL, page);
 		racy_add(w, r, page, how < 67);

@@ -38,7 +38,7 @@ static void access_page(struct fake_cpu *cpu, struct fake_page *p)
 	if (cpu->write || !(p->flags & OS_PAGE_PRESENT))
 		fake_make_present(p, cpu->write);
 	if (cpu->write)
-		p->value = cpu->value;
+		p->value = cpu->value + (cpu->add ? p->value : 0);
 	else
 		cpu->value = p->value;
 }
@@ -81,12 +81,17 @@ static void try_locked(struct fake_cpu *cpu)
 		access_page(cpu, p);
 }
 
-static void begin(struct fake_cpu *cpu, uintptr_t addr, bool write, uint64_t value)
+static void begin_as(struct fake_cpu *cpu, const struct fake_cpu *what)
 {
 	fake_lock();
-	*cpu = (struct fake_cpu){ .addr = addr, .write = write, .value = value };
+	*cpu = *what;
 	try_locked(cpu);
 	fake_unlock();
+}
+
+static void begin(struct fake_cpu *cpu, uintptr_t addr, bool write, uint64_t value)
+{
+	begin_as(cpu, &(struct fake_cpu){ .addr = addr, .write = write, .value = value });
 }
 
 void fake_cpu_read(struct fake_cpu *cpu, unsigned page)
@@ -168,11 +173,21 @@ bool fake_go_on(void)
 	return false;
 }
 
+static bool is_waiting(const struct fake_cpu *cpu)
+{
+	bool is;
+
+	fake_lock();
+	is = cpu->waiting;
+	fake_unlock();
+	return is;
+}
+
 static void wait_until_woken(struct fake_cpu *cpu)
 {
 	if (fake_reading)
 		fake_fail("the reader waits for itself at %#lx", (unsigned long)cpu->addr);
-	while (__atomic_load_n(&cpu->waiting, __ATOMIC_SEQ_CST)) {
+	while (is_waiting(cpu)) {
 		fake_point(FAKE_OP_WAIT, FAKE_BEFORE, -1);
 		if (!fake.threads && fake.reader_runs)
 			fake_fail("an action waits for the reader, in whose turn it is");
@@ -181,8 +196,6 @@ static void wait_until_woken(struct fake_cpu *cpu)
 		else
 			fake_go_on();
 	}
-	fake_lock(); /* who woke it has done with it */
-	fake_unlock();
 }
 
 static int touch(uintptr_t addr, bool write, uint64_t value, struct fake_cpu *cpu)
@@ -206,6 +219,17 @@ void fake_write_page(unsigned page, uint64_t value)
 	struct fake_cpu cpu;
 
 	if (touch(fake_addr(page), true, value, &cpu))
+		fake_fail("page %u cannot be written: %s", page, strsignal(cpu.signal));
+}
+
+void fake_add_to_page(unsigned page, uint64_t value)
+{
+	struct fake_cpu cpu;
+
+	begin_as(&cpu, &(struct fake_cpu){ .addr = fake_addr(page), .write = true, .add = true,
+					   .value = value });
+	wait_until_woken(&cpu);
+	if (cpu.signal)
 		fake_fail("page %u cannot be written: %s", page, strsignal(cpu.signal));
 }
 

@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 struct fake_object fake_object[FAKE_OBJECTS] = {
 	[FAKE_ANON] = { OS_VMA_ANON, false, false, 0, 4096, 0 },
@@ -411,8 +412,35 @@ unsigned fake_fork(void)
 		notify(c, &(struct os_msg){ .kind = OS_MSG_FORK,
 					    .child = fake_child_fd(number, c) });
 	}
+	if (fake.ctx[FAKE_SENTINEL].open) {
+		child->contexts |= 1u << FAKE_SENTINEL;
+		notify(FAKE_SENTINEL,
+		       &(struct os_msg){ .kind = OS_MSG_FORK,
+					 .child = fake_child_fd(number, FAKE_SENTINEL) });
+	}
 	fake_unlock();
 	return number;
+}
+
+void fake_child_unmaps(unsigned number, unsigned page, unsigned n)
+{
+	struct os_msg msg = { .kind = OS_MSG_UNMAP, .start = fake_addr(page),
+			      .end = fake_addr(page + n) };
+	struct fake_child *child = fake.child[number];
+	unsigned ctx = (unsigned)child->page[page].ctx;
+
+	fake_lock();
+	for (const struct fake_change *c = fake.changes; c; c = c->next)
+		if (c->msg.kind == OS_MSG_FORK && c->state < FAKE_READ)
+			fake_fail("a child does not run before its FORK is read");
+	memset(&child->page[page], 0, n * sizeof(child->page[0]));
+	if (ctx < CONTEXTS && (child->contexts >> ctx & 1)) {
+		if (child->changes == 8)
+			fake_fail("more than 8 changes of a child");
+		child->change[child->changes].msg = msg;
+		child->change[child->changes++].ctx = ctx;
+	}
+	fake_unlock();
 }
 
 void fake_mlock(unsigned page, unsigned n)
@@ -522,6 +550,18 @@ void fake_resume_all(void)
 	}
 	free_gone();
 	fake_unlock();
+}
+
+void fake_await_changes(void)
+{
+	bool any;
+
+	do {
+		usleep(20);
+		fake_lock();
+		any = fake.changes;
+		fake_unlock();
+	} while (any);
 }
 
 unsigned fake_changing(unsigned ctx)

@@ -257,9 +257,9 @@ static struct fake_child *child_of(int fd, unsigned *ctx)
 	unsigned number = (unsigned)(fd - fake_child_fd(0, 0));
 	struct fake_child *child = NULL;
 
-	*ctx = number % CONTEXTS;
-	if (number / CONTEXTS < FAKE_CHILDREN)
-		child = fake.child[number / CONTEXTS];
+	*ctx = number % (CONTEXTS + 1);
+	if (fake_child_of(fd) < FAKE_CHILDREN)
+		child = fake.child[fake_child_of(fd)];
 	if (!child || !(child->contexts >> *ctx & 1))
 		fake_fail("descriptor %d is no child's, or closed", fd);
 	return child;
@@ -270,6 +270,9 @@ static int copy_to_child(int fd, uintptr_t dst, uintptr_t src, size_t length, si
 	unsigned ctx;
 	struct fake_child *child = child_of(fd, &ctx);
 
+	for (unsigned i = 0; i < child->changes; i++)
+		if (child->change[i].ctx == ctx)
+			return -EAGAIN;
 	for (; *done < length; *done += PAGE) {
 		unsigned page = fake_number(dst + *done);
 		int err = refused(FAKE_OP_CHILD_COPY, dst + *done, 0);
@@ -300,6 +303,25 @@ int fake_child_copy(int child, uintptr_t dst, uintptr_t src, size_t length, size
 	}
 	fake_point(FAKE_OP_CHILD_COPY, FAKE_AFTER, -1);
 	return err;
+}
+
+int fake_child_read(int fd, struct os_msg *msgs, unsigned max)
+{
+	struct fake_child *child;
+	unsigned ctx, kept = 0;
+	int n = 0;
+
+	reader_only("child_read");
+	fake_lock();
+	child = child_of(fd, &ctx);
+	for (unsigned i = 0; i < child->changes; i++)
+		if (child->change[i].ctx == ctx && n < (int)max)
+			msgs[n++] = child->change[i].msg;
+		else
+			child->change[kept++] = child->change[i];
+	child->changes = kept;
+	fake_unlock();
+	return n;
 }
 
 void fake_child_close(int fd)

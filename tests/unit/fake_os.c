@@ -158,6 +158,16 @@ static int ctx_open(struct os_ctx *ctx)
 	return 0;
 }
 
+static int sentinel_open(struct os_ctx *ctx)
+{
+	if (fake.no_sentinel)
+		return -EPERM;
+	*ctx = (struct os_ctx){ .fd = FAKE_FD + (int)FAKE_SENTINEL, .fork = true, .nudge = -1,
+				.sentinel = FAKE_REGION_BASE - PAGE };
+	fake.ctx[FAKE_SENTINEL].open = true;
+	return 0;
+}
+
 static void ctx_close(struct os_ctx *ctx)
 {
 	for (unsigned i = 0; i < fake.pages; i++)
@@ -224,7 +234,7 @@ static uint64_t take_mask(unsigned n)
 
 	fake_lock();
 	for (const struct fake_change *c = fake.changes; c; c = c->next)
-		if (c->state == FAKE_QUEUED)
+		if (c->state == FAKE_QUEUED && c->ctx < n)
 			mask |= UINT64_C(1) << c->ctx;
 	for (const struct fake_cpu *cpu = fake.waiting; cpu; cpu = cpu->next)
 		if (!cpu->told && cpu->ctx < n)
@@ -240,7 +250,7 @@ static uint64_t take_mask(unsigned n)
 
 bool fake_readable(void)
 {
-	bool kicked = fake.kicked, nudged = fake.nudged, is = take_mask(CONTEXTS);
+	bool kicked = fake.kicked, nudged = fake.nudged, is = take_mask(FAKE_CONTEXTS);
 
 	fake.kicked = kicked;
 	fake.nudged = nudged;
@@ -447,6 +457,16 @@ static bool critical(uintptr_t start, uintptr_t end)
 	return start < fake.critical_end && end > fake.critical_start;
 }
 
+static void critical_add(const void *function)
+{
+	fake.criticals++;
+}
+
+static bool thread_page(uintptr_t start, uintptr_t end)
+{
+	return start < fake.thread_end && end > fake.thread_start;
+}
+
 static void populate_resident(uintptr_t start, uintptr_t end)
 {
 }
@@ -538,7 +558,8 @@ static int madvise_settled(uint64_t budget_ns, uint64_t timeout_ns)
 		if (c->msg.kind == OS_MSG_REMOVE && c->state != FAKE_GONE)
 			err = -EBUSY;
 	fake_unlock();
-	fake.clock += err ? timeout_ns : budget_ns;
+	if (!fake.threads)
+		fake.clock += err ? timeout_ns : budget_ns;
 	fake_point(FAKE_OP_SETTLED, FAKE_AFTER, -1);
 	return err;
 }
@@ -560,6 +581,10 @@ const struct os_ops fake_ops = {
 	.quiet_close = fake_quiet_close,
 	.child_copy = fake_child_copy,
 	.child_close = fake_child_close,
+	.child_read = fake_child_read,
+	.sentinel_open = sentinel_open,
+	.critical_add = critical_add,
+	.thread_page = thread_page,
 	.region_map = fake_region_map,
 	.region_unmap = fake_region_unmap,
 	.region_zap = fake_region_zap,

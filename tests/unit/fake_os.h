@@ -44,7 +44,8 @@
 #define FAKE_PAGES 8192u
 #define FAKE_REGION_BASE ((uintptr_t)0x200000000000)
 #define FAKE_REGIONS 256u
-#define FAKE_CONTEXTS (CONTEXTS + 8u) /* the last are quiet ones */
+#define FAKE_SENTINEL CONTEXTS
+#define FAKE_CONTEXTS (CONTEXTS + 8u) /* behind the sentinel are quiet ones */
 #define FAKE_CHILDREN 256u
 #define FAKE_REFUSALS 16u
 #define FAKE_RECORDS 64u /* the perf ring */
@@ -112,7 +113,8 @@ struct fake_cpu {
 	uint64_t value;	 /* what it stores, or has loaded */
 	unsigned ctx, faults;
 	int signal;	 /* how it ended: 0, SIGSEGV, SIGBUS */
-	bool write, waiting;
+	bool write, add; /* add: `value` to what is there */
+	bool waiting;
 	bool told;	 /* its message was read */
 };
 
@@ -125,6 +127,11 @@ struct fake_region {
 /* A forked child: what its pages hold. Its descriptor of context c is fake_child_fd(i, c). */
 struct fake_child {
 	unsigned contexts; /* bit c: the descriptor is open */
+	struct {
+		struct os_msg msg;
+		unsigned ctx;
+	} change[8]; /* what it did itself and nobody has read */
+	unsigned changes;
 	struct {
 		bool mapped, present, copied;
 		int16_t ctx;
@@ -184,7 +191,10 @@ struct fake {
 
 	bool no_perf, starting;
 	bool no_move, no_poison, user_only; /* what a context says of itself */
+	bool no_sentinel;
 	uintptr_t critical_start, critical_end;
+	uintptr_t thread_start, thread_end; /* what the kernel touches when a thread ends */
+	unsigned criticals;		    /* objects added */
 	struct { uintptr_t start, end; int prot; } record[FAKE_RECORDS];
 	uint64_t head, tail; /* of the ring */
 	bool overflow;
@@ -253,6 +263,8 @@ void fake_dontneed(unsigned page, unsigned n);
 void fake_remap(unsigned from, unsigned to, unsigned n, bool dontunmap);
 /* clone() without any handler: which child it is. Numbers of closed ones are used again, late. */
 unsigned fake_fork(void);
+/* The child runs, and unmaps: nothing can be copied to it until that is read. */
+void fake_child_unmaps(unsigned child, unsigned page, unsigned n);
 void fake_mlock(unsigned page, unsigned n);
 void fake_wipeonfork(unsigned page, unsigned n);
 /* MADV_GUARD_INSTALL and REMOVE: no message. */
@@ -271,6 +283,10 @@ void fake_cpu_kill(struct fake_cpu *cpu);
 /* The same, to the end: reader, worker and engine go on while it waits. */
 uint64_t fake_read_page(unsigned page);
 void fake_write_page(unsigned page, uint64_t value);
+/* An atomic one. */
+void fake_add_to_page(unsigned page, uint64_t value);
+/* In a thread: what was changed by it has been read, and its callers go on. */
+void fake_await_changes(void);
 
 /* What a CPU that touched the page now would see. */
 enum fake_sight { FAKE_SEES, FAKE_WAITS, FAKE_SIGSEGV, FAKE_SIGBUS };
@@ -346,12 +362,12 @@ void fake_make_present(struct fake_page *page, bool write);
 /* fake_move.c: the table's operations that move pages */
 static inline int fake_child_fd(unsigned child, unsigned ctx)
 {
-	return 2000 + (int)(child * CONTEXTS + ctx);
+	return 2000 + (int)(child * (CONTEXTS + 1) + ctx);
 }
 
 static inline unsigned fake_child_of(int fd)
 {
-	return (unsigned)(fd - 2000) / CONTEXTS;
+	return (unsigned)(fd - 2000) / (CONTEXTS + 1);
 }
 
 int fake_ctx_register_missing(const struct os_ctx *ctx, uintptr_t start, uintptr_t end);
@@ -364,6 +380,7 @@ int fake_ctx_poison(const struct os_ctx *ctx, uintptr_t dst, size_t length, size
 int fake_ctx_wake(const struct os_ctx *ctx, uintptr_t start, size_t length);
 int fake_child_copy(int child, uintptr_t dst, uintptr_t src, size_t length, size_t *done);
 void fake_child_close(int child);
+int fake_child_read(int child, struct os_msg *msgs, unsigned max);
 
 /* fake_region.c: quiet contexts and regions */
 int fake_quiet_open(struct os_ctx *ctx);

@@ -16,7 +16,7 @@
 
 int fake_quiet_open(struct os_ctx *ctx)
 {
-	unsigned i = CONTEXTS;
+	unsigned i = FAKE_SENTINEL + 1;
 
 	if (fake.no_move)
 		return -EOPNOTSUPP;
@@ -49,7 +49,7 @@ void fake_quiet_close(struct os_ctx *ctx)
 
 void fake_quiet_gone(void)
 {
-	for (unsigned i = CONTEXTS; i < FAKE_CONTEXTS; i++)
+	for (unsigned i = FAKE_SENTINEL + 1; i < FAKE_CONTEXTS; i++)
 		fake.ctx[i].open = false;
 	fake.quiets = 0;
 }

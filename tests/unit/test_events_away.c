@@ -152,6 +152,33 @@ static void a_new_mapping_at_the_address(void **state)
 		}
 }
 
+static int read_now(void *arg)
+{
+	fake_queue_all();
+	return 0;
+}
+
+/*
+ * The new one is registered MISSING by a migration of its own, before the message of the old
+ * one's end is read: what smaps says of it then proves nothing.
+ */
+static void a_new_mapping_that_is_migrated(void **state)
+{
+	EACH_KIND(k)
+		for (unsigned nth = 2; nth < 12; nth += 3) {
+			begin(*state, k);
+			fake.hold_queue = true;
+			away_unmap(A, LEN);
+			away_map(A, LEN);
+			fake.hold_queue = false;
+			fake_at(FAKE_OP_WAIT, FAKE_BEFORE, -1, nth, read_now, NULL);
+			to_device(P + 6, 2);
+			away_settle();
+			assert_int_equal(fake_read_page(P), 0);
+			away_end(true);
+		}
+}
+
 /* The new one is mirrored by a device before the message of the old one's end is read. */
 static void a_new_mapping_that_is_mirrored(void **state)
 {
@@ -527,12 +554,6 @@ static int fork_then_unmap(void *arg)
 	return 0;
 }
 
-static int read_now(void *arg)
-{
-	fake_queue_all();
-	return 0;
-}
-
 static void fork_read_late_during_a_transfer(void **state)
 {
 	EACH_KIND(k)
@@ -696,6 +717,7 @@ int main(void)
 		TEST(a_failed_unmap_drops_nothing),
 		TEST(a_new_mapping_at_the_address),
 		TEST(a_new_mapping_that_is_mirrored),
+		TEST(a_new_mapping_that_is_migrated),
 		TEST(mremap_takes_them_along),
 		TEST(mremap_then_evict),
 		TEST(mremap_onto_what_is_away),

@@ -52,10 +52,12 @@ static int frame_alloc(void *priv, uint64_t frame)
 
 	if (v->declines[frame])
 		return -ENOSPC;
+	pthread_mutex_lock(&v->lock);
 	if (v->used[frame])
 		fake_fail("frame %u is given twice", (unsigned)frame);
 	must_be_unused(v, frame, "given");
 	v->used[frame] = true;
+	pthread_mutex_unlock(&v->lock);
 	return 0;
 }
 
@@ -63,11 +65,13 @@ static void frame_free(void *priv, uint64_t frame)
 {
 	struct vram *v = priv;
 
+	pthread_mutex_lock(&v->lock);
 	if (!v->used[frame])
 		fake_fail("frame %u is freed twice", (unsigned)frame);
 	must_be_unused(v, frame, "freed");
 	v->used[frame] = false;
 	v->frame[frame] = 0xdead0000 + frame;
+	pthread_mutex_unlock(&v->lock);
 }
 
 static void copy_out(struct vram *v, struct hmm_devmem_copy *copy)
@@ -193,11 +197,11 @@ int vram_try_open(struct vram *v, struct hmm *hmm, const struct hmm_devmem_optio
 	v->options.size = sizeof(v->options);
 	if (!v->options.owner)
 		v->options.owner = v;
+	pthread_mutex_init(&v->lock, NULL);
 	err = hmm_devmem_create(hmm, &v->options, v->options.host_frames ? &hosted : &copying, v,
 				&v->devmem);
 	if (err)
 		return err;
-	pthread_mutex_init(&v->lock, NULL);
 	err = hmm_notifier_insert(hmm, 0, UINTPTR_MAX, &notifier_ops, v, &v->notifier);
 	if (err)
 		fake_fail("notifier: %s", hmm_strerror(err));

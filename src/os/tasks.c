@@ -1,0 +1,137 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later OR BSD-2-Clause */
+/*
+ * tasks - the threads of this process, as the kernel knows them.
+ *
+ * Laws:
+ * - /proc/self/task, read while threads end, may leave out others: the kernel goes on from
+ *   the one that it told last, or by number. Only after one that was told has ended,
+ *   though; so if all that were told are alive afterwards, none was left out.
+ * - A thread that is made while the list is read may be in it or not.
+ * - Kernel threads that work for io_uring are in it.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "os/tasks.h"
+#include "util/arena.h"
+
+#define LISTED 4096u /* bytes of directory at a time */
+
+/* The kernel's struct linux_dirent64. */
+struct entry {
+	uint64_t inode, next;
+	uint16_t size;
+	uint8_t type;
+	char name[];
+};
+
+int task_cpu(pid_t tid, uint64_t *ns)
+{
+	clockid_t clock = (clockid_t)(~(unsigned)tid << 3 | 6);
+	struct timespec time;
+
+	if (clock_gettime(clock, &time))
+		return errno == EINVAL ? -ESRCH : -errno;
+	*ns = (uint64_t)time.tv_sec * UINT64_C(1000000000) + (uint64_t)time.tv_nsec;
+	return 0;
+}
+
+bool task_read(pid_t tid, const char *what, char *text, size_t size)
+{
+	char path[64];
+	ssize_t got;
+	int fd;
+
+	snprintf(path, sizeof(path), "/proc/self/task/%d/%s", (int)tid, what);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return false;
+	got = read(fd, text, size - 1);
+	close(fd);
+	text[got > 0 ? got : 0] = '\0';
+	return got > 0;
+}
+
+static bool grow(struct tasks *tasks)
+{
+	unsigned room = tasks->room * 2;
+	struct task *more = arena_map(room * sizeof(*more));
+
+	if (!more)
+		return false;
+	memcpy(more, tasks->task, tasks->count * sizeof(*more));
+	tasks_free(tasks);
+	tasks->task = more;
+	tasks->room = room;
+	return true;
+}
+
+static int add(struct tasks *tasks, pid_t tid)
+{
+	struct task *task;
+
+	if (tasks->count == tasks->room && !grow(tasks))
+		return -ENOMEM;
+	task = &tasks->task[tasks->count];
+	*task = (struct task){ .tid = tid };
+	tasks->count++;
+	return task_cpu(tid, &task->cpu);
+}
+
+/* One reading of the directory. -ESRCH: a thread has ended meanwhile, some may be missing. */
+static int list_once(struct tasks *tasks, int dir, pid_t except)
+{
+	_Alignas(struct entry) char text[LISTED];
+	long got;
+	int err = 0;
+
+	tasks->count = 0;
+	if (lseek(dir, 0, SEEK_SET))
+		return -errno;
+	while (!err && (got = syscall(SYS_getdents64, dir, text, sizeof(text))) > 0) {
+		for (long at = 0; at < got && !err;) {
+			const struct entry *entry = (const void *)(text + at);
+			pid_t tid = (pid_t)atoi(entry->name);
+
+			if (tid && tid != except)
+				err = add(tasks, tid);
+			at += entry->size;
+		}
+	}
+	if (!err && got < 0)
+		err = -errno;
+	for (unsigned i = 0; i < tasks->count && !err; i++) {
+		uint64_t cpu;
+
+		err = task_cpu(tasks->task[i].tid, &cpu);
+	}
+	return err;
+}
+
+int tasks_list(struct tasks *tasks, pid_t except, uint64_t deadline)
+{
+	int dir = open("/proc/self/task", O_RDONLY | O_DIRECTORY | O_CLOEXEC), err;
+
+	tasks->task = tasks->few;
+	tasks->room = TASKS_FEW;
+	tasks->count = 0;
+	if (dir < 0)
+		return -errno;
+	do {
+		err = list_once(tasks, dir, except);
+	} while (err == -ESRCH && live_now() < deadline);
+	close(dir);
+	return err;
+}
+
+void tasks_free(struct tasks *tasks)
+{
+	if (tasks->task != tasks->few)
+		arena_unmap(tasks->task, tasks->room * sizeof(*tasks->task));
+}
