@@ -41,6 +41,10 @@ static const struct family {
 	{ "cpu_fault_seq", bench_cpu_fault_seq, "the same, one after the other" },
 	{ "ping_pong", bench_ping_pong, "the CPU and the device touch one page in turn" },
 	{ "exclusive", bench_exclusive, "atomics of both on one word, in turn" },
+	{ "migrate_out_2m_gpu", bench_migrate_gpu,
+	  "2 MiB to the software GPU's video memory" },
+	{ "oversubscribe_4x", bench_oversubscribe,
+	  "a GPU kernel over four times its video memory" },
 };
 
 #define FAMILIES (sizeof(families) / sizeof(families[0]))

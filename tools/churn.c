@@ -27,10 +27,13 @@ const char *churn_kind_name(enum churn_kind kind)
 		[CHURN_NODES_MOVED] = "nodes_moved",
 		[CHURN_PACKAGES_REBUILT] = "packages_rebuilt",
 		[CHURN_FILE_MOVED] = "files_moved",
+		[CHURN_RANKS_TO_VRAM] = "ranks_to_vram",
 		[CHURN_FORK_UNDER] = "forks_under_launch",
 		[CHURN_PAGEOUT] = "pageout",
 		[CHURN_COLLAPSE] = "collapse",
 		[CHURN_NOHUGEPAGE] = "nohugepage",
+		[CHURN_TO_VRAM] = "to_vram",
+		[CHURN_FROM_VRAM] = "from_vram",
 	};
 
 	return names[kind];

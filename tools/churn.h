@@ -7,8 +7,9 @@
  *	     it: a running job may see what was there at any moment of its life or end in
  *	     -EFAULT; a job submitted after the change must see the new bytes (G1, G3);
  *  between  the demo's thread changes the graph's own memory from launch to launch;
- *  during   a thread forks and gives advice on the graph's memory while a launch runs:
- *	     nothing that an address reads may change by it.
+ *  during   a thread forks, gives advice on the graph's memory and moves pieces of it
+ *	     to the GPU's and home while a launch runs: nothing that an address reads
+ *	     may change by it.
  *
  * Locks: struct churn_during.graph orders `between` against `during`.
  */
@@ -39,11 +40,14 @@ enum churn_kind {
 	CHURN_NODES_MOVED,
 	CHURN_PACKAGES_REBUILT,
 	CHURN_FILE_MOVED,
+	CHURN_RANKS_TO_VRAM,
 	/* during */
 	CHURN_FORK_UNDER,
 	CHURN_PAGEOUT,
 	CHURN_COLLAPSE,
 	CHURN_NOHUGEPAGE,
+	CHURN_TO_VRAM,
+	CHURN_FROM_VRAM,
 	CHURN_KINDS,
 };
 
@@ -95,6 +99,7 @@ struct churn_graph {
 	double *rank[2]; /* private anonymous mappings of `bytes` */
 	size_t bytes;
 	bool read_only[2]; /* which may not be written for the moment */
+	bool vram;	   /* the GPU has memory of its own */
 	uint64_t *bad;	   /* a page that comes and goes, for bad pointers */
 	uint64_t random;
 };
@@ -102,6 +107,8 @@ struct churn_graph {
 /* 0, or -ENOMEM. */
 int churn_graph_init(struct churn_graph *graph, struct gpu *gpu, struct gpu_queue *queue,
 		     struct churn_tally *tally, struct deb_graph *deb, uint64_t seed);
+/* Move a range to the GPU's memory or home; true: something moved. Failures are noted. */
+bool churn_migrate(struct churn_graph *graph, const void *start, size_t length, bool home);
 void churn_graph_free(struct churn_graph *graph);
 
 /* One change before the launch that reads rank[now] and writes rank[!now]. */

@@ -154,6 +154,28 @@ static void rebuild_packages(struct churn_graph *graph)
 				  (uint32_t)(churn_random(&graph->random) % count));
 }
 
+/* What cannot move, because a fork runs or the heap's own part is in it, stays: no error.
+ */
+bool churn_migrate(struct churn_graph *graph, const void *start, size_t length, bool home)
+{
+	int64_t got = home ? gpu_migrate_home(graph->gpu, start, length)
+			   : gpu_migrate(graph->gpu, start, length);
+
+	if (got < 0 && got != -EBUSY && got != -EINVAL)
+		churn_bad(graph->tally, false, "migration %s: %s",
+			  home ? "home" : "to the GPU's memory", hmm_strerror((int)got));
+	return got > 0;
+}
+
+/* Both, ahead of the launch; the GPU works in its own memory, the comparison brings it
+ * home. */
+static bool ranks_to_vram(struct churn_graph *graph)
+{
+	bool moved = churn_migrate(graph, graph->rank[0], graph->bytes, false);
+
+	return churn_migrate(graph, graph->rank[1], graph->bytes, false) || moved;
+}
+
 static int move_file(struct churn_graph *graph)
 {
 	struct deb_files *files = graph->deb->files;
@@ -191,6 +213,10 @@ void churn_between(struct churn_graph *graph, unsigned turn, unsigned now)
 		break;
 	case CHURN_PACKAGES_REBUILT:
 		rebuild_packages(graph);
+		break;
+	case CHURN_RANKS_TO_VRAM:
+		if (!graph->vram || !ranks_to_vram(graph))
+			return;
 		break;
 	default:
 		rc = move_file(graph);

@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later OR BSD-2-Clause */
 /*
- * churn_during - forks and advice on the graph's memory while a launch reads it.
+ * churn_during - forks, advice and migrations of the graph's memory while a launch reads
+ * it.
  *
  * Laws: none of this changes what an address reads. A child spoils its copy of ranks
  * and nodes, which must not be seen here; PAGEOUT, COLLAPSE and NOHUGEPAGE make the
- * kernel move pages about under the same addresses. Advice that the kernel declines
- * (no swap, no 2 MiB page to be had) is not counted.
+ * kernel move pages about under the same addresses; the library moves some to the GPU's
+ * memory and home. Advice that the kernel declines (no swap, no 2 MiB page to be had) and
+ * migrations of nothing are not counted.
  */
 #include <errno.h>
 #include <string.h>
@@ -88,6 +90,11 @@ static void one(struct churn_during *during)
 		break;
 	case CHURN_COLLAPSE:
 		done = !madvise(some_block(target, HUGE), HUGE, MADV_COLLAPSE);
+		break;
+	case CHURN_TO_VRAM:
+	case CHURN_FROM_VRAM:
+		done = target->vram && churn_migrate(target, some_block(target, BLOCK),
+						     BLOCK, kind == CHURN_FROM_VRAM);
 		break;
 	default:
 		done = split_under(target);

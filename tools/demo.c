@@ -17,6 +17,7 @@
 
 #define DEFAULT_SECONDS 20
 #define DEFAULT_LAUNCHES 20
+#define DEFAULT_VRAM 16 /* MiB: less than the graph of a Debian system */
 
 struct options {
 	struct demo_options demo;
@@ -31,6 +32,7 @@ static const struct argp_option argp_options[] = {
 	{ "time", 't', "SECONDS", 0, "how long to go on (default 20; one epoch at least)",
 	  0 },
 	{ "launches", 'n', "N", 0, "steps of PageRank in an epoch (default 20)", 0 },
+	{ "vram", 'v', "MIB", 0, "the GPU's own memory (default 16; 0: none)", 0 },
 	{ "seed", 's', "N", 0, "of the random numbers (default 1)", 0 },
 	{ "first", 'f', NULL, 0, "of alternatives (a | b) count the first only, not all",
 	  0 },
@@ -48,6 +50,9 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 		return 0;
 	case 'n':
 		options->demo.launches = (unsigned)tool_number(state, arg, 1, 10000);
+		return 0;
+	case 'v':
+		options->demo.vram = tool_number(state, arg, 0, 65536) << 20;
 		return 0;
 	case 's':
 		options->demo.seed = tool_number(state, arg, 0, UINT32_MAX);
@@ -119,6 +124,21 @@ static void print_closing(FILE *out, const struct deb_graph *deb,
 		fprintf(out, "demo: FAIL %s\n", problem(result));
 }
 
+static void print_vram(const struct demo_options *options, const struct demo_result *result)
+{
+	const struct gpu_stats *stats = &result->stats;
+
+	if (result->no_vram[0])
+		printf("VRAM       none: %s\n", result->no_vram);
+	else if (options->vram)
+		printf("VRAM       %" PRIu64 " MiB, %" PRIu64 " pages moved to it (%" PRIu64
+		       " blocks because the SMs used them); home: by %" PRIu64
+		       " faults of the CPU, %" PRIu64 " pages by calls, %" PRIu64
+		       " evicted\n",
+		       options->vram >> 20, stats->to_vram, stats->hot_blocks,
+		       stats->cpu_faults, stats->from_vram, stats->evictions);
+}
+
 static void print_changes(const struct churn_tally *tally, unsigned from, unsigned to,
 			  const char *title)
 {
@@ -160,6 +180,7 @@ static void print_report(const struct options *options, const struct deb_graph *
 	       " invalidations (%" PRIu64 " shootdowns), TLB hit rate %.2f %%\n",
 	       stats->faults, stats->replays, stats->invalidations, stats->shootdowns,
 	       hit_rate(stats));
+	print_vram(&options->demo, result);
 	printf("changes\n");
 	print_changes(tally, CHURN_MUNMAP, CHURN_BESIDE_KINDS, "beside");
 	print_changes(tally, CHURN_BESIDE_KINDS, CHURN_FORK_UNDER, "between");
@@ -221,6 +242,12 @@ static json_t *report_json(const struct options *options, const struct deb_graph
 				"invalidations", I(stats->invalidations), "shootdowns",
 				I(stats->shootdowns), "stale", I(stale(result)), "jobs",
 				I(stats->jobs), "cancelled", I(stats->cancelled));
+	json_t *vram =
+		json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:s}", "vram_pages",
+			  I(stats->vram_frames), "to_vram", I(stats->to_vram), "from_vram",
+			  I(stats->from_vram), "vram_cpu_faults", I(stats->cpu_faults),
+			  "vram_evictions", I(stats->evictions), "vram_hot_blocks",
+			  I(stats->hot_blocks), "no_vram", result->no_vram);
 	json_t *checks = json_pack(
 		"{s:b, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:s}", "ranks_match",
 		result->epochs && !result->ranks_differ, "ranks_compared",
@@ -232,6 +259,7 @@ static json_t *report_json(const struct options *options, const struct deb_graph
 		"bad_pointer_text", result->bad_pointer);
 
 	json_object_update_new(root, gpu);
+	json_object_update_new(root, vram);
 	json_object_update_new(root, checks);
 	json_object_set_new(root, "changes", changes_json(tally));
 	json_object_set_new(root, "top", top_json(result));
@@ -257,7 +285,8 @@ int cmd_demo(int argc, char **argv)
 	struct options options = {
 		.demo = { .seconds = DEFAULT_SECONDS,
 			  .seed = 1,
-			  .launches = DEFAULT_LAUNCHES },
+			  .launches = DEFAULT_LAUNCHES,
+			  .vram = (uint64_t)DEFAULT_VRAM << 20 },
 	};
 	struct deb_graph deb;
 	struct demo_result result;

@@ -14,6 +14,7 @@ struct demo_options {
 	double seconds; /* begin no epoch that would end much later */
 	uint64_t seed;
 	unsigned launches; /* in an epoch */
+	uint64_t vram;	   /* bytes of the GPU's own memory; 0: none */
 };
 
 struct demo_result {
@@ -26,6 +27,7 @@ struct demo_result {
 	uint64_t names_differ;
 	struct churn_tally tally;
 	struct gpu_stats stats;
+	char no_vram[160]; /* why it has none, though some was asked for; "" it has */
 	struct demo_top {
 		const struct node *node;
 		double rank;

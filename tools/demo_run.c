@@ -20,6 +20,7 @@
 #include "pagerank.h"
 
 #define BESIDES 2
+#define MIGRATE_AFTER 64 /* TLB misses of a block: about four launches */
 
 struct run {
 	const struct demo_options *options;
@@ -51,12 +52,31 @@ static double elapsed(const struct run *run)
 	return (double)(tool_now() - run->started) / 1e9;
 }
 
+/* Without the privilege or the kernel for it there is no memory of its own, only a reason.
+ */
+static int open_gpu(struct run *run)
+{
+	struct gpu_options options = {
+		.size = sizeof(options),
+		.verify = true,
+		.vram_bytes = run->options->vram,
+		.migrate_after = run->options->vram ? MIGRATE_AFTER : 0,
+	};
+	char *why = run->result->no_vram;
+	int rc = gpu_open(&options, &run->gpu);
+
+	if (!options.vram_bytes || (rc != -EPERM && rc != -EOPNOTSUPP))
+		return rc;
+	snprintf(why, sizeof(run->result->no_vram), "%s", hmm_strerror(rc));
+	options.vram_bytes = options.migrate_after = 0;
+	return gpu_open(&options, &run->gpu);
+}
+
 static bool setup(struct run *run)
 {
-	struct gpu_options options = { .size = sizeof(options), .verify = true };
 	struct demo_result *result = run->result;
 	uint32_t count = run->deb->graph.count;
-	int rc = gpu_open(&options, &run->gpu);
+	int rc = open_gpu(run);
 
 	if (rc)
 		return give_up(run, "gpu_open", rc);
@@ -69,6 +89,7 @@ static bool setup(struct run *run)
 			      run->options->seed);
 	if (rc)
 		return give_up(run, "ranks", rc);
+	run->graph.vram = run->options->vram && !result->no_vram[0];
 	run->job = tool_alloc(sizeof(*run->job));
 	run->hash = tool_alloc(count * sizeof(*run->hash));
 	for (unsigned i = 0; i < 2; i++)

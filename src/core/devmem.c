@@ -156,8 +156,10 @@ void hmm_devmem_destroy(struct hmm_devmem *devmem)
 	if (hmm->pid != hmm_pid()) /* a forked child: it was the parent's */
 		return;
 	devmem->ending = true;
-	for (uint64_t f = 0; f < devmem->options.frames; f++)
-		devmem->frame[f].locked = devmem->frame[f].held = 0;
+	for (uint64_t f = 0; f < devmem->options.frames; f++) {
+		devmem->frame[f].locked = 0;
+		devmem->frame[f].held = 0;
+	}
 	r.deadline = hmm->os->now() + HOME_NS;
 	if (request_do(hmm, &r)) {
 		devmem->lost = true;

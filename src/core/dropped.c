@@ -20,6 +20,7 @@
 #include <errno.h>
 
 #include "core/pager.h"
+#include "util/ptable_next.h"
 
 /* An event that devices have heard of when its queue is `done` so far. */
 struct event_id {
@@ -35,7 +36,8 @@ static void drop(struct hmm *hmm, uintptr_t addr, uint64_t entry, struct event_i
 	struct hmm_devmem *devmem;
 	struct hmm_transfer *t;
 
-	books_erase(hmm, addr);
+	if (books_get(hmm, addr) == entry) /* it may have been aside */
+		books_erase(hmm, addr);
 	if (book_state(entry) == BOOK_MOVING) {
 		t = &pager->transfer[book_transfer(entry)];
 		t->page[book_index(entry)].is = PAGE_DROPPED;
@@ -168,11 +170,15 @@ static int judge_one(struct hmm *hmm, struct to_judge *j)
 	return 0;
 }
 
+static void drop_aside(struct hmm *hmm);
+
 void judge_all(struct hmm *hmm)
 {
 	struct pager *pager = hmm->pager;
 	unsigned left = 0;
 
+	if (pager->aside_n)
+		drop_aside(hmm);
 	if (pager->moved_n && !cloning(hmm))
 		pager->moved_n = 0;
 	if (!pager->judging)
@@ -210,7 +216,8 @@ static void rekey(struct hmm *hmm, uintptr_t from, uintptr_t to, uint64_t entry,
 		drop(hmm, from, entry, (struct event_id){ book_ctx(entry), number }, true);
 		return;
 	}
-	books_erase(hmm, from);
+	if (books_get(hmm, from) == entry)
+		books_erase(hmm, from);
 	if (book_state(entry) == BOOK_MOVING)
 		pager->transfer[book_transfer(entry)].page[book_index(entry)].addr = to;
 	else
@@ -233,16 +240,70 @@ static void move_unsettled(struct hmm *hmm, const struct os_msg *msg)
 	}
 }
 
-/* What was at the destination went with the move; but what another context has there may have come
- * after what was moved had gone on. */
+/*
+ * What is at the destination. Its UNMAP was read before: it went with the move, and so did another context's.
+ * (But what another context has there may have come after what was moved had gone on.) No UNMAP:
+ * it has moved on itself, and that REMAP is not read yet: kept aside for it.
+ */
 static void clear_destination(struct hmm *hmm, unsigned ctx, uintptr_t start, uintptr_t end,
 			      uint64_t number)
 {
 	uint64_t entry;
 
-	for (uintptr_t at = start; books_next(hmm, &at, end, &entry); at += PAGE)
-		if (book_ctx(entry) == ctx || !belongs(hmm, book_ctx(entry), at))
+	for (uintptr_t at = start; books_next(hmm, &at, end, &entry); at += PAGE) {
+		if (book_ctx(entry) != ctx && belongs(hmm, book_ctx(entry), at))
+			continue;
+		if (book_ctx(entry) == ctx && !judging(hmm, at, at + PAGE) &&
+		    hmm->os->ctx_probe(&hmm->os_ctx[ctx]) &&
+		    !uhmm_ptable_lookup(&hmm->pager->aside, at) &&
+		    !uhmm_ptable_set(&hmm->pager->aside, at, entry)) {
+			books_erase(hmm, at);
+			hmm->pager->aside_n++;
+		} else {
 			drop(hmm, at, entry, (struct event_id){ ctx, number }, true);
+		}
+	}
+}
+
+/* true: the REMAP was of what had been kept aside. */
+static bool rekey_aside(struct hmm *hmm, unsigned ctx, const struct os_msg *msg, uint64_t number)
+{
+	struct pager *pager = hmm->pager;
+	bool some = false;
+	uint64_t entry;
+
+	if (!pager->aside_n)
+		return false;
+	for (uintptr_t at = msg->start; ptable_next(&pager->aside, &at, msg->end, &entry);
+	     at += PAGE) {
+		if (book_ctx(entry) != ctx)
+			continue;
+		uhmm_ptable_clear(&pager->aside, at, at + PAGE);
+		pager->aside_n--;
+		rekey(hmm, at, at - msg->start + msg->to, entry, number);
+		some = true;
+	}
+	return some;
+}
+
+/* All has been read: what is aside still has gone without a trace. */
+static void drop_aside(struct hmm *hmm)
+{
+	struct pager *pager = hmm->pager;
+	uint64_t entry;
+
+	for (uintptr_t at = 0; pager->aside_n &&
+	     ptable_next(&pager->aside, &at, UINTPTR_MAX, &entry); at += PAGE) {
+		unsigned ctx = book_ctx(entry);
+
+		if (hmm->os->ctx_probe(&hmm->os_ctx[ctx]))
+			continue;
+		uhmm_ptable_clear(&pager->aside, at, at + PAGE);
+		pager->aside_n--;
+		drop(hmm, at, entry, (struct event_id){ ctx, hmm->gate[ctx].queue.pushed }, true);
+	}
+	if (pager->aside_n)
+		pager_again(hmm);
 }
 
 /* A child that was made before has the pages where they were. */
@@ -264,6 +325,10 @@ void dropped_remap(struct hmm *hmm, unsigned ctx, const struct os_msg *msg, uint
 	clear_destination(hmm, ctx, msg->to, to_end, number);
 	note_moved(hmm, ctx, msg);
 	move_unsettled(hmm, msg);
+	if (rekey_aside(hmm, ctx, msg, number)) {
+		judge_add(hmm, ctx, msg->to, to_end, number);
+		return;
+	}
 	for (uintptr_t at = msg->start; books_next(hmm, &at, msg->end, &entry); at += PAGE) {
 		uintptr_t to = at - msg->start + msg->to;
 

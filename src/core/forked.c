@@ -112,23 +112,47 @@ static void give_transfer(struct child *child, struct hmm_transfer *t)
 	}
 }
 
-/* What is in frames that have to be copied: bring it home, by way of the child. */
-static void give_away(struct child *child, uintptr_t addr)
+/*
+ * Frames that have to be copied, up to a block of them, of one devmem: into a transfer that is kept for
+ * this. The page stays where it is; the device has to ask for it anew, as after any to_host.
+ */
+struct peek {
+	struct child *child;
+	struct hmm_transfer *t;
+};
+
+static void peek_flush(struct peek *peek)
 {
-	struct hmm *hmm = child->hmm;
-	unsigned tries = 0;
+	struct hmm_transfer *t = peek->t;
+	struct hmm *hmm = t->hmm;
 
-	while (book_state(books_get(hmm, addr)) == BOOK_AWAY && tries++ < 10 * TRANSFERS) {
-		int n = arrive_begin(hmm, addr, (addr & ~(BLOCK - 1)) + BLOCK, WHY_FORK);
-		uint64_t entry = books_get(hmm, addr);
-
-		if (n > 0 && book_state(entry) == BOOK_MOVING) {
-			give_transfer(child, &hmm->pager->transfer[book_transfer(entry)]);
-			return;
-		}
-		transfers_look(hmm);
-		hmm->os->sleep(20000);
+	if (!t->n)
+		return;
+	if (!hmm->os->populate(t->page[0].host, t->page[0].host + t->n * PAGE, true)) {
+		for (unsigned i = 0; i < t->n; i++)
+			homing_log(hmm, t->page[i].addr, t->page[i].addr + PAGE);
+		transfer_start(t);
+		give_transfer(peek->child, t);
+	} else {
+		atomic_fetch_add(&t->devmem->count.failed, t->n);
 	}
+	t->state = TRANSFER_CLAIMED;
+	t->n = 0;
+}
+
+static void peek_add(struct peek *peek, struct hmm_devmem *devmem, uint64_t frame,
+		     uintptr_t addr)
+{
+	struct hmm_transfer *t = peek->t;
+
+	if (t->n == BLOCK_PAGES || (t->n && t->devmem != devmem))
+		peek_flush(peek);
+	t->devmem = devmem;
+	t->ctx = peek->child->ctx;
+	t->page[t->n] = (struct moving){ .addr = addr, .frame = frame, .is = PAGE_BUFFER,
+					 .host = t->hmm->pager->fresh + t->index * BLOCK +
+						 t->n * PAGE };
+	t->n++;
 }
 
 static uintptr_t host_frame(const struct hmm_devmem *devmem, uint64_t frame)
@@ -136,40 +160,25 @@ static uintptr_t host_frame(const struct hmm_devmem *devmem, uint64_t frame)
 	return devmem->region[devmem->frame[frame].ctx] + frame * PAGE;
 }
 
-/* A frame that is in limbo, by a copy of its own. */
-static void give_frame(struct child *child, const struct limbo_entry *e)
+static void give_frame(struct peek *peek, struct hmm_devmem *devmem, uint64_t frame,
+		       uintptr_t addr)
 {
-	struct hmm *hmm = child->hmm;
-	struct hmm_transfer *t = transfer_claim(hmm);
-
-	if (!t)
-		return;
-	t->devmem = e->devmem;
-	t->ctx = e->ctx;
-	t->page[0] = (struct moving){ .addr = e->addr, .frame = e->frame, .is = PAGE_BUFFER,
-				      .host = hmm->pager->fresh + t->index * BLOCK };
-	t->n = 1;
-	if (!hmm->os->populate(t->page[0].host, t->page[0].host + PAGE, true)) {
-		transfer_start(t);
-		give_transfer(child, t);
-	}
-	transfer_free(t);
+	if (devmem->options.host_frames)
+		give(peek->child, addr, host_frame(devmem, frame));
+	else if (devmem->options.type == HMM_DEVMEM_PRIVATE)
+		peek_add(peek, devmem, frame, addr);
 }
 
-static void give_limbo(struct child *child)
+static void give_limbo(struct peek *peek)
 {
-	struct pager *pager = child->hmm->pager;
+	struct pager *pager = peek->child->hmm->pager;
 
 	for (unsigned i = 0; i < pager->limbo_n; i++) {
 		const struct limbo_entry *e = &pager->limbo[i];
 
-		if (!e->unmapped || e->ctx != child->ctx)
-			continue;
-		if (e->host)
-			give(child, e->addr, host_frame(e->devmem, e->frame));
-		else if (e->devmem->options.type == HMM_DEVMEM_PRIVATE &&
-			 !e->devmem->options.host_frames)
-			give_frame(child, e);
+		if (e->unmapped && e->ctx == peek->child->ctx &&
+		    (e->host || !e->devmem->options.host_frames))
+			give_frame(peek, e->devmem, e->frame, e->addr);
 	}
 }
 
@@ -177,23 +186,18 @@ void forked_child(struct hmm *hmm, unsigned ctx, int fd)
 {
 	struct pager *pager = hmm->pager;
 	struct child child = { .hmm = hmm, .ctx = ctx, .fd = fd };
+	struct peek peek = { .child = &child, .t = pager->fork_transfer };
 	uint64_t entry;
 
 	for (unsigned i = 0; i < TRANSFERS; i++)
 		if (pager->transfer[i].state != TRANSFER_FREE) /* CLAIMED: taken half */
 			give_transfer(&child, &pager->transfer[i]);
-	for (uintptr_t at = 0; books_next(hmm, &at, UINTPTR_MAX, &entry); at += PAGE) {
-		const struct hmm_devmem *devmem;
-
-		if (book_state(entry) != BOOK_AWAY || book_ctx(entry) != ctx)
-			continue;
-		devmem = pager->devmem[book_devmem(entry)];
-		if (devmem->options.host_frames)
-			give(&child, at, host_frame(devmem, book_frame(entry)));
-		else
-			give_away(&child, at);
-	}
-	give_limbo(&child);
+	for (uintptr_t at = 0; books_next(hmm, &at, UINTPTR_MAX, &entry); at += PAGE)
+		if (book_state(entry) == BOOK_AWAY && book_ctx(entry) == ctx)
+			give_frame(&peek, pager->devmem[book_devmem(entry)], book_frame(entry),
+				   at);
+	give_limbo(&peek);
+	peek_flush(&peek);
 	hmm->os->child_close(fd);
 }
 

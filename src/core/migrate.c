@@ -411,6 +411,8 @@ int hmm_make_exclusive(struct hmm_devmem *devmem, uintptr_t addr, uint64_t *fram
 
 	if (!err && (!frame || !devmem->options.host_frames))
 		err = error_say(-EINVAL, "exclusive pages need a devmem of host frames");
+	if (err)
+		return err;
 	for (unsigned round = 0; !err && got == NO_FRAME && round < ROUNDS; round++) {
 		err = check_exclusive(devmem->hmm, page);
 		if (!err)

@@ -55,28 +55,20 @@ static unsigned zero_pages(struct hmm *hmm, uintptr_t addr)
 	return (unsigned)(((books_next(hmm, &at, end, &entry) ? at : end) - addr) / PAGE);
 }
 
-/* true: nobody waits there any more. */
+/* true: nobody waits there any more. ZEROPAGE does not look whose the mapping is. */
 static bool serve_zero(struct hmm *hmm, struct parked *p)
 {
 	const struct os_ctx *ctx = &hmm->os_ctx[p->ctx];
 	unsigned n = zero_pages(hmm, p->addr);
 	size_t done = 0;
-	int err;
+	int err = -ENOENT;
 
-	if (!n) /* device-coherent: at home, or a hole of its own */
-		n = 1;
-	/* ZEROPAGE does not look whose the mapping is. */
-	if (!belongs(hmm, p->ctx, p->addr)) {
-		if (hmm->os->ctx_probe(ctx)) {
-			pager_again(hmm);
-			return false;
-		}
-		hmm->os->ctx_wake(ctx, p->addr, PAGE);
-		return true;
-	}
-	err = hmm->os->ctx_zero(ctx, p->addr, n * PAGE, &done);
-	if (err && err != -EAGAIN && !done && n > 1) /* the VMA ends before */
-		err = hmm->os->ctx_zero(ctx, p->addr, PAGE, &done);
+	if (!n || !belongs_all(hmm, p->ctx, p->addr, p->addr + n * PAGE))
+		n = 1; /* the mapping ends before, or there is something there */
+	if (belongs(hmm, p->ctx, p->addr))
+		err = hmm->os->ctx_zero(ctx, p->addr, n * PAGE, &done);
+	else if (hmm->os->ctx_probe(ctx))
+		err = -EAGAIN;
 	if (done)
 		return true;
 	if (err == -EAGAIN || err == -ENOMEM) {
@@ -315,6 +307,7 @@ static void pager_free(struct hmm *hmm, struct pager *pager)
 	if (pager->trash)
 		os->region_unmap((void *)pager->trash, BLOCK);
 	uhmm_ptable_destroy(&pager->books);
+	uhmm_ptable_destroy(&pager->aside);
 	arena_free(hmm->arena, pager->limbo, LIMBO * sizeof(*pager->limbo));
 	arena_free(hmm->arena, pager->transfer, TRANSFERS * sizeof(*pager->transfer));
 	arena_free(hmm->arena, pager, sizeof(*pager));
@@ -332,12 +325,16 @@ int pager_make(struct hmm *hmm)
 	pager->limbo = arena_alloc(hmm->arena, LIMBO * sizeof(*pager->limbo));
 	err = pager->transfer && pager->limbo ? uhmm_ptable_init(&pager->books) : -ENOMEM;
 	if (!err)
+		err = uhmm_ptable_init(&pager->aside);
+	if (!err)
 		err = buffers_make(hmm, pager);
 	/* What was read before nobody has noted: all of it may be unsettled. */
 	pager->removes = 1;
 	pager->unsettled[0] = (struct unsettled){ .end = UINTPTR_MAX, .number = 1 };
 	pager->unsettled_n = 1;
 	if (!err && atomic_compare_exchange_strong(&hmm->pager, &none, pager)) {
+		/* Before the first devmem nobody forks with anything away. */
+		pager->fork_transfer = transfer_claim(hmm);
 		if (hush_start(hmm))
 			hmm_log(HMM_LOG_WARN, "no thread or memory to get through storms of madvise "
 				"with: faults may have to wait for their end");

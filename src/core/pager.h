@@ -317,6 +317,7 @@ struct pager {
 	_Atomic uint32_t posted; /* bumped by who posts */
 	_Atomic uint32_t freed;	 /* futex: a request or transfer slot is free */
 	struct hmm_devmem *_Atomic devmem[DEVMEMS];
+	struct hmm_transfer *fork_transfer; /* claimed for good: forked.c */
 	_Atomic unsigned forking;
 	_Atomic uint64_t lost; /* pages, of all devmems */
 
@@ -341,6 +342,8 @@ struct pager {
 	_Atomic uint64_t removes; /* REMOVE messages read; read by who settles */
 	struct to_judge judge[JUDGE];
 	_Atomic unsigned judging; /* read by every look */
+	struct uhmm_ptable aside; /* entries that have moved on, by a REMAP not read yet */
+	uint64_t aside_n;
 	struct moved moved[MOVED];
 	unsigned moved_n;
 	struct missing missing[MISSING_VMAS];
@@ -404,6 +407,7 @@ int arrive_put(struct hmm *hmm, unsigned ctx, struct moving *page, unsigned page
 	       unsigned *done);
 /* Is the VMA there registered with that context? True as long as no change of it is pending. */
 bool belongs(struct hmm *hmm, unsigned ctx, uintptr_t page);
+bool belongs_all(struct hmm *hmm, unsigned ctx, uintptr_t start, uintptr_t end);
 void homing_log(struct hmm *hmm, uintptr_t start, uintptr_t end);
 bool homing_changed(const struct hmm *hmm, uint64_t since, uintptr_t start, uintptr_t end);
 

@@ -37,22 +37,16 @@ static void gate_flip(struct hmm *hmm, struct gate *gate)
 }
 
 /*
- * What the messages mean for pages that are away (pager.h, L1). The last event's number does
- * for all: a frame is kept a little longer. Children last: pages move while theirs
- * are copied, and the books have to be true by then.
+ * What the messages mean for pages that are away (pager.h, L1): the books only, nothing moves here.
+ * The last event's number does for all: a frame is kept a little longer.
  */
 static void note_away(struct hmm *hmm, unsigned ctx, const struct os_msg *msgs, int n,
 		      uint64_t number)
 {
-	for (int k = 0; hmm->pager && k < n; k++)
-		if (msgs[k].kind != OS_MSG_FORK)
-			pager_message(hmm, ctx, &msgs[k], number);
 	for (int k = 0; k < n; k++) {
-		if (msgs[k].kind != OS_MSG_FORK)
-			continue;
 		if (hmm->pager)
 			pager_message(hmm, ctx, &msgs[k], number);
-		else
+		else if (msgs[k].kind == OS_MSG_FORK)
 			hmm->os->child_close(msgs[k].child);
 	}
 }

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later OR BSD-2-Clause */
 #include <errno.h>
 #include <string.h>
+#include <time.h>
 
 #include "dev_private.h"
 
@@ -174,6 +175,9 @@ static int sm_job(struct sm *sm)
 	pthread_mutex_lock(&dev->update);
 	if (slot->page == page && (!job->write || slot->entry & HMM_PFN_WRITE))
 		sm_use(sm, slot->entry);
+	/* A slow device: who waits for the lock now has looked before, and may be late. */
+	if (dev_chance(dev, dev->options.slow))
+		nanosleep(&(struct timespec){ .tv_nsec = 100000 }, NULL);
 	pthread_mutex_unlock(&dev->update);
 	if (!sm->used) {
 		sm->pfn = 0;
@@ -251,30 +255,51 @@ static struct job *job_take(struct dev *dev)
 	}
 }
 
-/* Wait for it; the job is still the caller's. */
-static int job_run(struct dev *dev, struct job *job)
+static void job_start(struct dev *dev, struct job *job)
 {
 	job->state = JOB_READY;
 	sem_post(&dev->jobs);
+}
+
+/* The job is still the caller's. */
+static int job_wait(struct job *job)
+{
 	while (sem_wait(&job->done))
 		;
 	return job->err;
 }
 
-int dev_read(struct dev *dev, uintptr_t addr, void *to, size_t length)
+static int job_run(struct dev *dev, struct job *job)
+{
+	job_start(dev, job);
+	return job_wait(job);
+}
+
+struct job *dev_read_begin(struct dev *dev, uintptr_t addr, size_t length)
 {
 	struct job *job = job_take(dev);
-	int err;
 
 	job->addr = addr;
 	job->length = length;
 	job->write = false;
 	job->n = 0;
-	err = job_run(dev, job);
+	job_start(dev, job);
+	return job;
+}
+
+int dev_read_end(struct job *job, void *to)
+{
+	int err = job_wait(job);
+
 	if (!err)
-		memcpy(to, job->buffer, length);
+		memcpy(to, job->buffer, job->length);
 	job->state = JOB_FREE;
 	return err;
+}
+
+int dev_read(struct dev *dev, uintptr_t addr, void *to, size_t length)
+{
+	return dev_read_end(dev_read_begin(dev, addr, length), to);
 }
 
 int dev_write(struct dev *dev, uintptr_t addr, const void *from, size_t length)
@@ -316,19 +341,16 @@ struct job *dev_hold(struct dev *dev, uintptr_t addr, uint64_t tag, uint64_t mas
 	job->mask = mask;
 	job->hold = true;
 	job->let_go = false;
-	job->state = JOB_READY;
-	sem_post(&dev->jobs);
+	job_start(dev, job);
 	return job;
 }
 
-int dev_let_go(struct dev *dev, struct job *job, uint64_t *word)
+int dev_let_go(struct job *job, uint64_t *word)
 {
 	int err;
 
 	job->let_go = true;
-	while (sem_wait(&job->done))
-		;
-	err = job->err;
+	err = job_wait(job);
 	*word = job->value;
 	job->state = JOB_FREE;
 	return err;

@@ -18,6 +18,7 @@
 #include <uhmm/hmm.h>
 
 struct dev;
+struct job;
 
 struct dev_options {
 	uint64_t frames, limit;
@@ -42,6 +43,9 @@ void *dev_frame(const struct dev *dev, uint64_t frame);
 
 /* By the device, within one page: 0, or why it could not. -EBUSY: it keeps changing. */
 int dev_read(struct dev *dev, uintptr_t addr, void *to, size_t length);
+/* The same, and the caller goes on meanwhile. */
+struct job *dev_read_begin(struct dev *dev, uintptr_t addr, size_t length);
+int dev_read_end(struct job *job, void *to);
 int dev_write(struct dev *dev, uintptr_t addr, const void *from, size_t length);
 /* Words addr, addr + 8 * step, ... get `value`, in that order. */
 int dev_words(struct dev *dev, uintptr_t addr, unsigned step, unsigned n, uint64_t value);
@@ -52,9 +56,8 @@ int dev_words(struct dev *dev, uintptr_t addr, unsigned step, unsigned n, uint64
  * do anything to the page: what is read is `tag` in the bits of `mask`, or 0; never what
  * is another's. dev_let_go: 0, or -EILSEQ and the word.
  */
-struct job;
 struct job *dev_hold(struct dev *dev, uintptr_t addr, uint64_t tag, uint64_t mask);
-int dev_let_go(struct dev *dev, struct job *job, uint64_t *word);
+int dev_let_go(struct job *job, uint64_t *word);
 
 /* How the device would be answered, without a fault: a snapshot's entries. */
 int dev_look(struct dev *dev, uintptr_t start, unsigned pages, uint64_t *pfns);

@@ -2,8 +2,10 @@
 /* ops_dev - pages go to devices, are used there, and come home. */
 #include <errno.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include "stress.h"
+#include "uapi.h"
 
 bool migrate_may_fail(const struct worker *w, int64_t err)
 {
@@ -156,20 +158,57 @@ static void op_dev_write(struct worker *w, struct area *a)
 		run_check(a, &run, "the CPU after a device write");
 }
 
-/* The device reads on by what it has, while the page is taken from under it. */
+/* Take the pages away, in one of the ways there are. The model goes with it. */
+static const char *take_away(struct worker *w, struct area *a, struct run *run)
+{
+	void *to;
+
+	switch (pick(w, 4)) {
+	case 0:
+		if (munmap((void *)run->addr, run->n * PAGE))
+			fail("munmap: %m");
+		for (unsigned k = 0; k < run->n; k++)
+			page_forget(&a->page[run->i + k]);
+		return "munmap";
+	case 1:
+		if (madvise((void *)run->addr, run->n * PAGE, MADV_DONTNEED))
+			fail("DONTNEED: %m");
+		break;
+	case 2:
+		if (mmap((void *)run->addr, run->n * PAGE, PROT_READ | PROT_WRITE,
+			 MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) == MAP_FAILED)
+			fail("mmap(MAP_FIXED): %m");
+		break;
+	default:
+		if (!run_is_one_mapping(run))
+			return "nothing";
+		to = mremap((void *)run->addr, run->n * PAGE, run->n * PAGE,
+			    MREMAP_MAYMOVE | MREMAP_DONTUNMAP, NULL);
+		if (to == MAP_FAILED) {
+			w->world->refused++;
+			return "nothing";
+		}
+		munmap((void *)run->addr, run->n * PAGE);
+		for (unsigned k = 0; k < run->n; k++)
+			a->page[run->i + k].addr = (uintptr_t)to + k * PAGE;
+		return "mremap";
+	}
+	for (unsigned k = 0; k < run->n; k++)
+		page_zero(&a->page[run->i + k], run->addr + k * PAGE);
+	return "DONTNEED or MAP_FIXED";
+}
+
+/* The device reads on by what it has, while the page is taken from under it and others come. */
 static void op_dev_hold(struct worker *w, struct area *a)
 {
-	static const char *const takers[] = { "munmap",	     "dontneed",    "mmap-over",
-					      "mremap-move", "mremap-over", "mmap-again" };
-	const char *taker = takers[pick(w, 6)];
 	unsigned word = pick(w, WORDS);
-	uint64_t mask = UINT64_C(0x1ffffff) << 39 | 511, got;
-	const struct op *op = ops_map;
+	const char *how;
 	struct dev *dev;
 	struct run run;
 	struct job *job;
+	uint64_t got;
 
-	if (a->fixed || !area_run(w, a, &run))
+	if (!area_run(w, a, &run))
 		return;
 	run.n = run.n < 4 ? run.n : 4;
 	dev = dev_take(w);
@@ -177,19 +216,22 @@ static void op_dev_hold(struct worker *w, struct area *a)
 	out(w, a, &run, dev);
 	area_note(w, a, &run, "device reads on");
 	if (!dev_read(dev, run.addr, w->buffer, PAGE)) {
+		struct run other;
+
 		page_check(a, run.i, w->buffer, "a device");
 		job = dev_hold(dev, run.addr + word * 8,
 			       UINT64_C(1) << 63 | (uint64_t)a->id << 51 |
 				       (uint64_t)run.i << 39 | word,
-			       mask);
-		while (strcmp(op->name, taker))
-			op++;
-		op->run(w, a);
-		if (dev_let_go(dev, job, &got))
+			       UINT64_C(0x1ffffff) << 39 | 511);
+		how = take_away(w, a, &run);
+		/* Who takes frames now may not get that one. */
+		if (area_run(w, a, &other))
+			out(w, a, &other, dev);
+		if (dev_let_go(job, &got))
 			fail("WRONG: a device that read on at area %u page %u (%#lx, in %s "
 			     "frames) beside %s got %#llx at word %u",
 			     a->id, run.i, run.addr,
-			     dev_options(dev)->host_frames ? "host" : "copied", taker,
+			     dev_options(dev)->host_frames ? "host" : "copied", how,
 			     (unsigned long long)got, word);
 	}
 	dev_leave(w);

@@ -125,6 +125,30 @@ static void racy_read(struct worker *w, struct racy *r, unsigned page, bool by_d
 		fail("device read of racy page %u: %s", page, hmm_strerror(err));
 }
 
+/* The device looks, and the page comes home between its look and its lock. */
+static void racy_both(struct worker *w, struct racy *r, unsigned page)
+{
+	struct dev *dev = dev_take(w);
+	uintptr_t at = (uintptr_t)page_at(r, page);
+	int64_t moved = hmm_migrate_to_device(dev_devmem(dev), at, PAGE);
+	struct job *job;
+	int err;
+
+	if (moved < 0 && !migrate_may_fail(w, moved))
+		fail("migration of a racy page: %s", hmm_strerror((int)moved));
+	job = dev_read_begin(dev, at, PAGE);
+	for (volatile unsigned i = pick(w, 30000); i; i--)
+		;
+	racy_check(w, r, page, page_at(r, page), true, "the CPU beside a device");
+	err = dev_read_end(job, w->buffer);
+	if (!err)
+		racy_check(w, r, page, (const void *)w->buffer, false,
+			   "a device beside the CPU");
+	else if (err != -EBUSY && !(w->world->inject && err == -ENOMEM))
+		fail("device read of racy page %u: %s", page, hmm_strerror(err));
+	dev_leave(w);
+}
+
 static void racy_add(struct worker *w, struct racy *r, unsigned page, bool exclusive)
 {
 	unsigned i = pick(w, COUNTERS);
@@ -167,16 +191,20 @@ static void racy_move(struct worker *w, struct racy *r, unsigned page)
 void racy_op(struct worker *w)
 {
 	struct racy *r = &w->world->racy[pick(w, w->world->racies)];
-	unsigned page = pick(w, r->pages), how = pick(w, 100);
+	/* Mostly where the others are. */
+	unsigned page = pick(w, one_in(w, 2) ? 2 : r->pages), how = pick(w, 100);
 
 	w->area = r->id;
 	w->page = page;
-	if (how < 35) {
+	if (how < 30) {
 		doing(w, "racy write", NULL, page);
-		racy_write(w, r, page, how < 20);
+		racy_write(w, r, page, how < 15);
+	} else if (how < 45) {
+		doing(w, "racy read by both", NULL, page);
+		racy_both(w, r, page);
 	} else if (how < 65) {
 		doing(w, "racy read", NULL, page);
-		racy_read(w, r, page, how < 45);
+		racy_read(w, r, page, how < 50);
 	} else if (how < 80) {
 		doing(w, "racy add", NULL, page);
 		racy_add(w, r, page, how < 67);

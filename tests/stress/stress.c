@@ -122,10 +122,10 @@ static void *worker_main(void *arg)
 /* ---- the world ---- */
 
 static const struct dev_options devs[DEVS] = {
-	{ .frames = 6000, .fail = 2000, .decline = 3000, .die = 3000, .slow = 50 },
-	{ .frames = 6000, .host_frames = true, .decline = 3000, .slow = 50 },
+	{ .frames = 6000, .fail = 2000, .decline = 3000, .die = 3000, .slow = 20 },
+	{ .frames = 6000, .host_frames = true, .decline = 3000, .slow = 20 },
 	/* Little, shared out in time slices; it comes and goes. */
-	{ .frames = 600, .limit = 300, .timeslice_us = 100, .die = 1000, .slow = 20 },
+	{ .frames = 600, .limit = 300, .timeslice_us = 100, .die = 1000, .slow = 10 },
 };
 
 static void open_dev(struct world *world, unsigned i)

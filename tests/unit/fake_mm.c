@@ -679,9 +679,8 @@ int fake_unregister(unsigned ctx, uintptr_t start, uintptr_t end)
 		if (p->ctx != (int)ctx)
 			continue;
 		p->ctx = FAKE_NO_CTX;
-		if (p->missing)
-			fake_wake(ctx, at, at + PAGE);
 		p->missing = false;
+		fake_wake(ctx, at, at + PAGE);
 	}
 	return 0;
 }

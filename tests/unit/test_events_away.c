@@ -688,11 +688,13 @@ static void back_to_plain(void **state)
 		fake_settle();
 		assert_true(fake.page[A].missing); /* something is away */
 		hmm_migrate_to_host(*state, fake_addr(A), LEN * PAGE);
+		assert_int_equal(away_device_reads(P), 0);
 		for (unsigned i = 0; i < 20; i++) {
 			fake.clock += 100000000;
 			fake_settle();
 		}
 		assert_false(fake.page[A].missing);
+		assert_false(away.vram.entry[P].valid); /* nobody would tell it of changes */
 		away_dontneed(P, 1);
 		away_settle();
 		faults = (unsigned)vram_stats(&away.vram).cpu_faults;
