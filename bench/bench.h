@@ -158,8 +158,8 @@ struct bench_away {
 
 int bench_away_open(struct bench_away *away, bool host_frames, size_t length, bool huge);
 void bench_away_close(struct bench_away *away);
-/* The first pages of it; -EAGAIN: some stayed. */
-int bench_away_out(struct bench_away *away, size_t length);
-int bench_away_home(struct bench_away *away, size_t length);
+/* Pages of it, from @at on; -EAGAIN: some stayed. */
+int bench_away_out(struct bench_away *away, size_t at, size_t length);
+int bench_away_home(struct bench_away *away, size_t at, size_t length);
 
 #endif

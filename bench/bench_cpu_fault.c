@@ -47,7 +47,7 @@ static int away_batch(void *arg, double *cost)
 {
 	struct cpu_fault *fault = arg;
 	uint64_t before = faults(&fault->away), count;
-	int err = bench_away_out(&fault->away, BYTES);
+	int err = bench_away_out(&fault->away, 0, BYTES);
 
 	if (err)
 		return err;
@@ -163,7 +163,7 @@ static int device_turn(struct cpu_fault *fault, uint64_t turn)
 
 	if (fault->atomic)
 		return vram_add(vram, page, 1);
-	err = bench_away_out(&fault->away, BENCH_PAGE);
+	err = bench_away_out(&fault->away, 0, BENCH_PAGE);
 	return err ? err : vram_write(vram, page, turn);
 }
 

@@ -27,8 +27,8 @@ struct on_gpu {
 	struct gpu *gpu;
 	struct gpu_queue *queue;
 	char *mapped, *moving, *staying; /* each SET bytes, aligned to BLOCK */
-	char *from, *to;		 /* BLOCK bytes, for memcpy */
 	uint64_t passes;		 /* over either set */
+	size_t next;
 };
 
 /* Word 1 of each page gets the sum of all the others but word 0, which counts the passes.
@@ -90,24 +90,26 @@ static int gpu_out_batch(void *arg, double *cost)
 {
 	struct on_gpu *on = arg;
 	uint64_t start = tool_now();
-	int64_t got = gpu_migrate(on->gpu, on->moving, BLOCK);
+	char *block = on->moving + on->next++ % SET_BLOCKS * BLOCK;
+	int64_t got = gpu_migrate(on->gpu, block, BLOCK);
 
 	*cost = (double)(tool_now() - start);
 	if (got >= 0 && (size_t)got < BENCH_WINDOW)
 		return -EAGAIN;
 	if (got >= 0)
-		got = gpu_migrate_home(on->gpu, on->moving, BLOCK);
+		got = gpu_migrate_home(on->gpu, block, BLOCK);
 	return got < 0 ? (int)got : 0;
 }
 
 static int memcpy_batch(void *arg, double *cost)
 {
 	struct on_gpu *on = arg;
+	char *to = on->staying + (SET_BLOCKS / 2 + on->next % (SET_BLOCKS / 2)) * BLOCK;
 	uint64_t start = tool_now();
 
-	memcpy(on->to, on->from, BLOCK);
+	memcpy(to, on->staying + on->next % (SET_BLOCKS / 2) * BLOCK, BLOCK);
 	*cost = (double)(tool_now() - start);
-	return on->to[BLOCK - 1] ? 0 : -EIO;
+	return to[BLOCK - 1] ? 0 : -EIO;
 }
 
 static void close_gpu(struct on_gpu *on)
@@ -116,7 +118,7 @@ static void close_gpu(struct on_gpu *on)
 		gpu_queue_destroy(on->queue);
 	gpu_close(on->gpu);
 	if (on->mapped)
-		munmap(on->mapped, 2 * SET + 3 * BLOCK);
+		munmap(on->mapped, 2 * SET + BLOCK);
 }
 
 static bool open_gpu(struct bench *bench, struct on_gpu *on, const char *name)
@@ -130,7 +132,7 @@ static bool open_gpu(struct bench *bench, struct on_gpu *on, const char *name)
 
 	if (!err)
 		err = gpu_queue_create(on->gpu, &on->queue);
-	on->mapped = bench_map(2 * SET + 3 * BLOCK);
+	on->mapped = bench_map(2 * SET + BLOCK);
 	if (!err && !on->mapped)
 		err = -ENOMEM;
 	if (err) {
@@ -140,9 +142,7 @@ static bool open_gpu(struct bench *bench, struct on_gpu *on, const char *name)
 	}
 	on->moving = on->mapped + (-(uintptr_t)on->mapped & (BLOCK - 1));
 	on->staying = on->moving + SET;
-	on->from = on->staying + SET;
-	on->to = on->from + BLOCK;
-	memset(on->moving, 1, 2 * SET + 2 * BLOCK);
+	memset(on->moving, 1, 2 * SET);
 	return true;
 }
 

@@ -5,7 +5,8 @@
  * DONTNEED is the hard one: its message comes before the zap, so a page that leaves in
  * between survives the zap, and its bytes come back with it. The caller is made slow there:
  * it runs at SCHED_IDLE on one CPU, together with a thread that wants that CPU in bursts
- * which begin when the call does. Meanwhile the place goes to the device and home. What
+ * which begin when the call does; where the CPU is never idle it is let on after a few ms.
+ * Meanwhile the place goes to the device and home. What
  * must hold after the call: dropped bytes do not come back, and what is written from then
  * on stays. After MADV_FREE a page may read old bytes or zeros, but zeros stay zeros.
  *
@@ -17,12 +18,15 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include "common.h"
 #include "litmus_away.h"
 
-#define BURN_NS 150000 /* at most, of the thread that is in the way */
-#define TRIPS 64       /* at most, in one round */
+#define BURN_NS 150000	/* at most, of the thread that is in the way */
+#define TRIPS 64	/* at most, in one round */
+#define SLOW_NS 4000000 /* so long is the caller made slow, at most */
 
 /* ---- madvise by a thread that is often preempted in it ---- */
 
@@ -31,6 +35,7 @@ struct zap {
 	struct litmus_actor actor, rival;
 	int advice;
 	int cpu;
+	pid_t caller;
 	uint64_t fresh;
 	uint64_t burn_ns;
 	uint64_t seen[AWAY_PAGES]; /* right after the call */
@@ -61,13 +66,19 @@ static int last_cpu(void)
 	return last;
 }
 
-static void become_idle(void *arg)
+static void become_caller(void *arg)
 {
-	const struct sched_param param = { .sched_priority = 0 };
 	struct zap *zap = arg;
 
+	zap->caller = (pid_t)syscall(SYS_gettid);
 	pin(zap->cpu);
-	sched_setscheduler(0, SCHED_IDLE, &param);
+}
+
+static void set_slow(const struct zap *zap, bool slow)
+{
+	const struct sched_param param = { .sched_priority = 0 };
+
+	sched_setscheduler(zap->caller, slow ? SCHED_IDLE : SCHED_OTHER, &param);
 }
 
 static void become_rival(void *arg)
@@ -89,6 +100,7 @@ static void zap_call(void *arg)
 	struct zap *zap = arg;
 	char *place = zap->l->page;
 
+	set_slow(zap, true);
 	if (madvise(place, LITMUS_PLACE, zap->advice))
 		zap->err = -errno;
 	for (unsigned i = 0; i < AWAY_PAGES; i++) {
@@ -114,7 +126,7 @@ static int zap_setup(struct litmus *l, int advice)
 	err = litmus_actor_start(&zap->rival);
 	if (err)
 		goto stop_actor;
-	litmus_actor_call(&zap->actor, become_idle, zap);
+	litmus_actor_call(&zap->actor, become_caller, zap);
 	litmus_actor_call(&zap->rival, become_rival, zap);
 	err = away_map_setup(l);
 	if (!err) {
@@ -152,15 +164,18 @@ static int free_setup(struct litmus *l)
 /* To the device and home, as long as the call goes on. */
 static int trips(struct litmus *l, struct zap *zap)
 {
+	uint64_t end = tool_now() + SLOW_NS;
 	bool overlapped = false;
 	int err = 0;
 
-	for (unsigned n = 0; n < TRIPS && !err && !atomic_load(&zap->returned); n++) {
+	for (unsigned n = 0;
+	     n < TRIPS && !err && !atomic_load(&zap->returned) && tool_now() < end; n++) {
 		err = away_out(l, l->page);
 		if (!err)
 			err = away_home(l, l->page);
 		overlapped |= !atomic_load(&zap->returned);
 	}
+	set_slow(zap, false);
 	l->also_count += overlapped;
 	return err;
 }

@@ -333,8 +333,10 @@ static int alloc_vram(struct vram *vram)
 		vram->frames = hmm_alloc(options->frames * VRAM_PAGE);
 		if (!vram->frames)
 			return -ENOMEM;
-		/* The rows of a bench must be alike; see bench_map(). */
+		/* The rows of a bench must be alike; see bench_map(). A device's memory is
+		 * there from the start. */
 		madvise(vram->frames, options->frames * VRAM_PAGE, MADV_NOHUGEPAGE);
+		memset(vram->frames, 0, options->frames * VRAM_PAGE);
 	}
 	return uhmm_ptable_init(&vram->table);
 }

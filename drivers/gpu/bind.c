@@ -74,6 +74,33 @@ static int map_piece(void *arg, uintptr_t start, uintptr_t end)
 	return err;
 }
 
+/*
+ * What is in our own memory counts as populated, but no run says so: the notes of where frames
+ * were last mapped do. They are a hint, so that it does not matter if they change.
+ */
+static int map_frames(struct map *map, const struct gpu_memory *memory, uintptr_t start,
+		      uintptr_t end)
+{
+	uint64_t frame, n;
+	int err = 0;
+
+	for (frame = 0; memory->devmem && frame < memory->frames && !err; frame += n) {
+		uintptr_t at = atomic_load_explicit(&memory->rmap[frame],
+						    memory_order_relaxed);
+
+		n = 1;
+		if (at < start || at >= end || gpu_mmu_lookup(map->gpu, at))
+			continue;
+		while (frame + n < memory->frames && at + n * GPU_PAGE < end &&
+		       at / GPU_HUGE == (at + n * GPU_PAGE) / GPU_HUGE &&
+		       atomic_load_explicit(&memory->rmap[frame + n], memory_order_relaxed) ==
+			       at + n * GPU_PAGE)
+			n++;
+		err = map_piece(map, at, at + n * GPU_PAGE);
+	}
+	return err;
+}
+
 int64_t gpu_bind(struct gpu *gpu, const void *start, size_t length)
 {
 	struct map map = {.gpu = gpu};
@@ -82,6 +109,9 @@ int64_t gpu_bind(struct gpu *gpu, const void *start, size_t length)
 		.gpu = gpu, .gaps = true, .need = HMM_RUN_READ, .fn = map_piece, .arg = &map};
 	int err = gpu_walk(&walk, start, length, HMM_RUN_VALID);
 
+	if (!err)
+		err = map_frames(&map, &gpu->vram, (uintptr_t)start & -GPU_PAGE,
+				 (uintptr_t)start + length);
 	return err ? err : map.mapped;
 }
 

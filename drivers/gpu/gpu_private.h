@@ -127,8 +127,8 @@ struct gpu_memory {
 	bool host; /* the library's host memory */
 	atomic_bool lost;
 	char *base;	  /* not host: the memory itself */
-	uintptr_t *rmap;  /* the page it was last mapped for; 0: none. Update lock */
-	uintptr_t *where; /* its bytes. Update lock; read inside sections */
+	_Atomic uintptr_t *rmap; /* the page it was last mapped for; 0: none. Update lock */
+	uintptr_t *where;	 /* its bytes. Update lock; read inside sections */
 	_Atomic uint8_t *stopped; /* verify mode: no section may use it */
 	_Atomic uint16_t *used;	 /* of a block of 16 frames: how many are */
 	_Atomic uint32_t *touched; /* of a block: clock at its last use */

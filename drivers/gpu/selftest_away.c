@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "selftest.h"
@@ -20,7 +21,9 @@
 #define STACK ((size_t)256 << 10)
 #define OWN_PAGES 16
 #define ALL_PAGES (OWN_PAGES + 2) /* behind them: BYTES from a buffer */
-#define MILLISECONDS 400
+#define TURNS 400
+#define SECONDS 1 /* or fewer turns, but not fewer than TURNS_LEAST */
+#define TURNS_LEAST 20
 #define HANG_SECONDS 60 /* far beyond the above, on a slow machine too */
 #define BYTES 5000
 
@@ -142,9 +145,11 @@ static int start_users(struct crowd *crowd, struct user *users, int *started)
 static void take_away(struct crowd *crowd)
 {
 	char *heap = (char *)((uintptr_t)crowd & -(uintptr_t)PAGE);
+	time_t end = time(NULL) + SECONDS + 1;
 	unsigned turn;
 
-	for (turn = 0; turn < MILLISECONDS && !crowd->err; turn++) {
+	for (turn = 0; turn < TURNS && !crowd->err && (turn < TURNS_LEAST || time(NULL) < end);
+	     turn++) {
 		struct gpu *gpu = crowd->gpu[turn / USERS % 2].gpu;
 		int64_t n = gpu_migrate(gpu, crowd->stack[turn % USERS], STACK);
 
@@ -180,7 +185,7 @@ static int run_crowd(struct crowd *crowd)
 /* ---- what the GPU reads is replaced by what is away ---- */
 
 #define OVER_PAGES 16
-#define OVER_ROUNDS 150
+#define OVER_ROUNDS 60
 
 struct over {
 	uint64_t *words;
@@ -270,7 +275,8 @@ static int test_stacks_stay(void)
 
 	if (!err)
 		err = test_run(test.queue, tell_local, &local, 1, NULL);
-	if (!err && (!local || gpu_migrate(test.gpu, (void *)(local & -(uintptr_t)PAGE), PAGE) > 0))
+	if (!err &&
+	    (!local || gpu_migrate(test.gpu, (void *)(local & -(uintptr_t)PAGE), PAGE) > 0))
 		err = WRONG;
 	gpu_close(test.gpu);
 	return err;
@@ -290,7 +296,8 @@ static int test_crowd(void)
 		err = test_open(&crowd->gpu[1], &options);
 	if (!err)
 		err = run_crowd(crowd);
-	if (!err && (test_stats(crowd->gpu[0].gpu).stale || test_stats(crowd->gpu[1].gpu).stale))
+	if (!err &&
+	    (test_stats(crowd->gpu[0].gpu).stale || test_stats(crowd->gpu[1].gpu).stale))
 		err = WRONG;
 	if (crowd) {
 		gpu_close(crowd->gpu[0].gpu);

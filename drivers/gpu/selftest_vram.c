@@ -187,6 +187,15 @@ static int home_by_call(struct vram_test *test)
 		err = gpu_peek(test->gpu, memory + 41 * PAGE, page);
 	for (i = 0; i < PAGE && !err; i++)
 		err = page[i] ? WRONG : 0;
+	/* Translations go, bytes stay, bind finds them again. */
+	if (!err)
+		err = gpu_set_unmanaged(test->gpu, (uintptr_t)memory, 64 * PAGE);
+	if (!err)
+		err = gpu_set_unmanaged(test->gpu, 0, 0);
+	if (!err && (test_there(test->gpu, memory) ||
+		     gpu_bind(test->gpu, memory, 64 * PAGE) != 64 ||
+		     !test_there(test->gpu, memory + 63 * PAGE)))
+		err = WRONG;
 	n = gpu_migrate_home(test->gpu, memory, 64 * PAGE);
 	if (!err && (n != 64 || test_there(test->gpu, memory)))
 		err = n < 0 ? (int)n : WRONG;

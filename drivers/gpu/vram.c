@@ -89,13 +89,14 @@ static uint64_t blocks_of(const struct gpu_memory *memory)
 
 static void free_arrays(struct gpu_memory *memory)
 {
-	hmm_free(memory->rmap, memory->frames * sizeof(*memory->rmap));
+	hmm_free((void *)memory->rmap, memory->frames * sizeof(*memory->rmap));
 	hmm_free(memory->where, memory->frames * sizeof(*memory->where));
 	hmm_free((void *)memory->stopped, memory->frames * sizeof(*memory->stopped));
 	hmm_free((void *)memory->used, blocks_of(memory) * sizeof(*memory->used));
 	hmm_free((void *)memory->touched, blocks_of(memory) * sizeof(*memory->touched));
 	hmm_free(memory->base, memory->frames * GPU_PAGE);
-	memory->rmap = memory->where = NULL;
+	memory->rmap = NULL;
+	memory->where = NULL;
 	memory->stopped = NULL;
 	memory->used = NULL;
 	memory->touched = NULL;

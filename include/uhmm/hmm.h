@@ -29,6 +29,7 @@
  *     what the driver installs.
  * G3  Submitting work to a device includes a fence of what it has mapped.
  * G4  When invalidate() returns, the device uses no translation of the range.
+ * G5  A page has one owner; no failure of a migration or a device loses a byte.
  *
  * Addresses: "end" is exclusive. The whole address space is [0, UINTPTR_MAX).
  * Errors: negative errno from every call; outputs are untouched on failure
@@ -73,7 +74,7 @@ struct hmm_notifier;
  *
  * There is one struct hmm for each process, however many devices it has: a
  * second call takes a reference on the first. The first call starts two
- * threads (reader and worker), opens a few userfaultfd contexts and a perf
+ * threads (reader and worker; the first devmem one more), opens a few userfaultfd contexts and a perf
  * ring for each CPU, and puts a SIGSEGV and SIGBUS handler in front of the
  * program's own. Nothing is mirrored until a device faults on it.
  *
@@ -394,8 +395,8 @@ UHMM_API const char *hmm_reason_text(enum hmm_reason reason);
  *	request = (entry & pfn_flags_mask) | default_flags (hmm-reference B4)
  * @fault_addr: out, on -EFAULT, -EPERM, -EOPNOTSUPP: the page that failed
  * @fault_reason: out, likewise: why
- * @owner: whose device memory is answered as HMM_PFN_DEVICE; pages of any other
- *	devmem come home when they are requested, and are 0 in a snapshot. NULL: all of them
+ * @owner: with a notifier: whose device memory is answered as HMM_PFN_DEVICE; pages of any
+ *	other devmem come home when they are requested, and are 0 in a snapshot. NULL: all of them
  * @migrate_seq: set by hmm_notifier_read_begin()
  */
 struct hmm_range {
@@ -704,10 +705,13 @@ struct hmm_devmem_copy {
  * Both transfers only start the work and return; hmm_devmem_done() says that it is done,
  * from any thread, or before they return. Context: the library's reader thread, on which every
  * fault and every munmap of the process waits. They may not block, allocate with libc, call the
- * library (but hmm_devmem_done(), hmm_log()), or take a lock whose holder does such a
+ * library (but hmm_devmem_done()), or take a lock whose holder does such a
  * thing or touches memory that can move. What they start must end without any callback
- * (invalidate) having to end first. @copies stays valid until done.
- * frame_alloc runs in the thread that migrates, frame_free as the transfers.
+ * (invalidate) having to end first. @copies and the host pages stay valid until done, also
+ * when the library has given the transfer up meanwhile (timeout, hmm_devmem_lost()); the frames
+ * may be freed then, and given out again.
+ * frame_alloc runs in the thread that migrates, frame_free there or as the transfers. A host frame
+ * is not touched in frame_free: its page has left.
  */
 struct hmm_devmem_ops {
 	size_t size;
@@ -789,8 +793,8 @@ UHMM_API void hmm_devmem_done(struct hmm_transfer *transfer, int err);
 
 /**
  * hmm_devmem_lost() - the device died for good, and its memory with it
- * Every page that is there raises SIGBUS when the CPU touches it; nothing reads zeros.
- * A transfer that is under way counts as failed. Context: any thread, any callback.
+ * Every page that is there raises SIGBUS when the CPU touches it; nothing reads zeros. Host frames
+ * survive: their pages come home. A transfer that is under way counts as failed. Context: any thread, any callback.
  */
 UHMM_API void hmm_devmem_lost(struct hmm_devmem *devmem);
 
@@ -877,8 +881,8 @@ struct hmm_migrate {
  * shared and hugetlb pages; pages that are locked, pinned, guarded, read-only or the library's.
  * Each setup that returned 0 needs its finalize, soon, whatever happens.
  * Context: any thread, not a callback.
- * Return: 0, also if cpages is 0; -EINVAL empty, unaligned, more than one block, a hole of
- * the address space or PROT_NONE in it; -EBUSY it keeps changing, or a fork runs; -ENOMEM;
+ * Return: 0, also if cpages is 0; -EINVAL empty, unaligned, more than one block, not one
+ * mapping, or PROT_NONE; -EBUSY it keeps changing, or a fork runs; -ENOMEM;
  * -ENODEV; -EDEADLK.
  * Kernel counterpart: migrate_vma_setup() (B10).
  */

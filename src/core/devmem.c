@@ -54,9 +54,16 @@ static int check_create(struct hmm *hmm, const struct hmm_devmem_options *option
 		err = struct_check(ops, ops->size, sizeof(*ops));
 	if (!err)
 		err = check_options(options, ops);
-	if (!err && (!hmm->os_ctx[0].move || !hmm->os_ctx[0].poison))
+	if (!err && !hmm->os_ctx[0].poison)
+		err = error_say(-EOPNOTSUPP, "this kernel has no UFFDIO_POISON (Linux 6.6), or it is "
+					     "turned off: pages of a lost device would read zeros");
+	if (!err && !hmm->os_ctx[0].move)
 		err = error_say(-EOPNOTSUPP, "this kernel has no UFFDIO_MOVE: run Linux 6.8 or "
 					     "later for device memory");
+	if (!err && !hmm->os_ctx[0].fork)
+		err = error_say(-EPERM, "userfaultfd does not tell of forks here, so a child made by a "
+					"raw clone() would read zeros in pages that are away: give "
+					"CAP_SYS_PTRACE");
 	if (!err && hmm->os_ctx[0].user_only)
 		err = error_say(-EPERM, "userfaultfd does not deliver the kernel's own faults here, "
 					"so read(2) into a page that is away would fail: give "

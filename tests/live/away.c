@@ -528,6 +528,17 @@ enum verdict away_settles(const struct away *dev, uint64_t want)
 	return PASS;
 }
 
+char *away_map(size_t length)
+{
+	char *at = live_map(length + 4 * PAGE, PROT_NONE) + 2 * PAGE;
+
+	if (mprotect(at, length, RW)) {
+		perror("mprotect");
+		_exit(2);
+	}
+	return at;
+}
+
 enum verdict away_out(struct away *dev, void *at, size_t pages)
 {
 	int64_t n = hmm_migrate_to_device(dev->devmem, (uintptr_t)at, pages * PAGE);

@@ -70,6 +70,8 @@ long away_count(struct away *dev, const void *at, size_t length);
 uint64_t away_in_use(const struct away *dev);
 /* Frames wait in limbo until devices were told: in_use gets to `want` within a second. */
 enum verdict away_settles(const struct away *dev, uint64_t want);
+/* Memory with nothing beside it: pages next to a thread's control block do not leave. */
+char *away_map(size_t length);
 /* All of [at, at + pages) there, or FAIL. */
 enum verdict away_out(struct away *dev, void *at, size_t pages);
 

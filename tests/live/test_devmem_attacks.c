@@ -94,7 +94,7 @@ static enum verdict drop_and_write(struct mover *m, char *at)
 /* With a thread that does nothing else than send the pages away. */
 static enum verdict dropped_data(const void *arg)
 {
-	char *at = live_map(LENGTH, RW);
+	char *at = away_map(LENGTH);
 	struct mover m = { .at = (uintptr_t)at };
 	enum verdict verdict;
 	pthread_t thread;
@@ -128,7 +128,7 @@ static enum verdict others_come_and_go(struct away *dev, char *others)
 
 static enum verdict spliced(const void *arg)
 {
-	char *at = live_map(LENGTH, RW), *others = live_map(8 * LENGTH, RW);
+	char *at = away_map(LENGTH), *others = away_map(8 * LENGTH);
 	static char seen[LENGTH];
 	struct iovec v = { at, LENGTH };
 	struct away *dev;
@@ -164,6 +164,7 @@ struct orphan {
 	const struct away_options *options;
 	bool wipe;
 	volatile int *seen; /* 1: right; 2 + page */
+	char *reason;	    /* shared: why the parent could not begin */
 };
 
 static void be_orphan(const struct orphan *o, const char *at, pid_t parent)
@@ -181,13 +182,17 @@ static void be_orphan(const struct orphan *o, const char *at, pid_t parent)
 
 static void be_parent(const struct orphan *o)
 {
-	char *at = live_map(LENGTH, RW);
+	char *at = away_map(LENGTH);
 	struct away *dev;
 	pid_t parent = getpid(), pid;
 
 	memset(at, 42, LENGTH);
-	if (away_open(&dev, o->options) || away_out(dev, at, PAGES) != PASS)
+	if (away_open(&dev, o->options))
 		_exit(98);
+	if (away_out(dev, at, PAGES) != PASS) {
+		snprintf(o->reason, 200, "%s", live_reason());
+		_exit(99);
+	}
 	if (o->wipe && madvise(at + 4 * PAGE, LENGTH - 4 * PAGE, MADV_WIPEONFORK))
 		_exit(97);
 	pid = fork();
@@ -199,17 +204,19 @@ static void be_parent(const struct orphan *o)
 static enum verdict orphans(const struct away_options *options, bool wipe)
 {
 	volatile int *seen = mmap(NULL, PAGE, RW, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-	struct orphan o = { options, wipe, seen };
+	struct orphan o = { options, wipe, seen, (char *)(uintptr_t)(seen + 1) };
 
 	CHECK(seen != MAP_FAILED, "no memory");
 	for (int i = 0; i < 16; i++) {
+		int status;
 		pid_t pid;
 
 		*seen = 0;
 		pid = fork();
 		if (!pid)
 			be_parent(&o);
-		EXPECT(5 << 8, live_wait(pid, 10));
+		status = live_wait(pid, 10);
+		CHECK(status == 5 << 8, "the parent's status is %#x: %s", status, o.reason);
 		for (int k = 0; k < 5000 && !*seen; k++)
 			usleep(1000);
 		CHECK(*seen == 1, "round %d: %s (page %d)", i,

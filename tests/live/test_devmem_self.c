@@ -184,7 +184,7 @@ static enum verdict callbacks(const void *arg)
 	static const struct hmm_notifier_ops ops = { .size = sizeof(ops),
 						     .invalidate = on_invalidate };
 	struct churn *churn = hmm_alloc(sizeof(*churn));
-	struct inside in = { .memory = live_map(4 * PAGE, RW) };
+	struct inside in = { .memory = away_map(4 * PAGE) };
 	struct hmm_notifier *notifier;
 	uint64_t end, moved = 0;
 	struct away *dev;
@@ -313,7 +313,7 @@ static void on_signal(int sig)
 
 static void *hear_signals(void *arg)
 {
-	stack_t stack = { .ss_sp = live_map(64 * PAGE, RW), .ss_size = 64 * PAGE };
+	stack_t stack = { .ss_sp = away_map(64 * PAGE), .ss_size = 64 * PAGE };
 
 	sigaltstack(&stack, NULL);
 	*(_Atomic uintptr_t *)arg = (uintptr_t)stack.ss_sp;

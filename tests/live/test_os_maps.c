@@ -5,6 +5,10 @@
  */
 #include "os_test.h"
 
+#ifndef PR_SET_MEMORY_MERGE /* Linux 6.4 */
+#define PR_SET_MEMORY_MERGE 67
+#endif
+
 #define BLOCK ((size_t)2 << 20)
 
 static const struct os_ops *os;
@@ -322,6 +326,45 @@ static void test_region_mlockall(void **state)
 	assert_int_equal(status, 0);
 }
 
+/* Does smaps say that KSM may merge the mapping that begins there? */
+static bool merged(const void *start)
+{
+	FILE *smaps = fopen("/proc/self/smaps", "r");
+	bool here = false, is = false;
+	char line[512];
+
+	NEED(smaps);
+	while (fgets(line, sizeof(line), smaps)) {
+		unsigned long from, to;
+
+		if (sscanf(line, "%lx-%lx ", &from, &to) == 2)
+			here = from <= (uintptr_t)start && (uintptr_t)start < to;
+		else if (here && !strncmp(line, "VmFlags:", 8))
+			is = strstr(line, " mg");
+	}
+	fclose(smaps);
+	return is;
+}
+
+/* A program that has all it maps merged (systemd's MemoryKSM=): but regions, which have to move. */
+static void everything_merged(void)
+{
+	if (prctl(PR_SET_MEMORY_MERGE, 1, 0, 0, 0) || !merged(anon(1)))
+		_exit(77);
+	NEED(!merged(os->region_map(BLOCK)));
+}
+
+static void test_region_merged(void **state)
+{
+	int status = in_child(everything_merged);
+
+	if (WEXITSTATUS(status) == 77) {
+		print_message("memory cannot be merged here\n");
+		skip();
+	}
+	assert_int_equal(status, 0);
+}
+
 static bool critical(const void *p)
 {
 	return os->critical((uintptr_t)p, (uintptr_t)p + 1);
@@ -538,6 +581,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(test_vma_flags),
 		cmocka_unit_test(test_region),
 		cmocka_unit_test(test_region_mlockall),
+		cmocka_unit_test(test_region_merged),
 		cmocka_unit_test(test_critical),
 		cmocka_unit_test(test_without_query),
 	};

@@ -57,8 +57,8 @@ int area_init(struct area *a, unsigned id, unsigned pages, char *at, bool huge)
 	a->pages = pages;
 	a->huge = huge;
 	a->fixed = at;
-	a->page = mmap(NULL, pages * sizeof(struct page), RW, MAP_PRIVATE | MAP_ANONYMOUS, -1,
-		       0);
+	a->page = mmap(NULL, pages * sizeof(struct page), RW, MAP_PRIVATE | MAP_ANONYMOUS,
+		       -1, 0);
 	if (a->page == MAP_FAILED)
 		return -1;
 	for (unsigned i = 0; at && i < pages; i++)
@@ -74,8 +74,8 @@ bool area_map(struct worker *w, struct area *a, unsigned i, unsigned n)
 	char *at = MAP_FAILED;
 
 	if (want && one_in(w, 2))
-		at = mmap(want, length, RW, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE,
-			  -1, 0);
+		at = mmap(want, length, RW,
+			  MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
 	if (at == MAP_FAILED) {
 		at = mmap(NULL, length + slack, RW, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 		if (at == MAP_FAILED)

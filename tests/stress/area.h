@@ -3,9 +3,10 @@
  * area - memory whose every byte is known.
  *
  * An area is a row of pages, each with an address of its own (0: not mapped), so that parts
- * can be moved, unmapped and mapped again. A page has eight sections; a section reads zeros,
- * or a stamp, which says area, page, version and the word's place: a wrong word says where
- * it came from. The struct is private memory, so that a forked child has it as it was.
+ * can be moved, unmapped and mapped again. A page has eight sections; a section reads
+ * zeros, or a stamp, which says area, page, version and the word's place: a wrong word says
+ * where it came from. The struct is private memory, so that a forked child has it as it
+ * was.
  */
 #ifndef STRESS_AREA_H
 #define STRESS_AREA_H
@@ -76,7 +77,8 @@ void area_note(struct worker *w, struct area *a, const struct run *run, const ch
 /* The next stamp of a page. */
 uint64_t area_stamp(struct area *a, unsigned page);
 uint64_t stamp_word(uint64_t stamp, unsigned word);
-/* Put new stamps in the sections of mask `sections`: into the model, and the bytes at `to`. */
+/* Put new stamps in the sections of mask `sections`: into the model, and the bytes at `to`.
+ */
 void page_write(struct area *a, unsigned page, unsigned sections, void *to);
 /* Are those the bytes of the page? If not the run ends. `how`: who read them. */
 void page_check(struct area *a, unsigned page, const void *bytes, const char *how);

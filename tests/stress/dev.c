@@ -90,7 +90,7 @@ static void invalidate(void *priv, const struct hmm_event *event)
 }
 
 static const struct hmm_notifier_ops notifier_ops = { .size = sizeof(notifier_ops),
-						       .invalidate = invalidate };
+						      .invalidate = invalidate };
 
 /* ---- jobs ---- */
 
@@ -248,7 +248,8 @@ static struct job *job_take(struct dev *dev)
 	for (unsigned i = 0;; i = (i + 1) % JOBS) {
 		uint32_t none = JOB_FREE;
 
-		if (atomic_compare_exchange_strong(&dev->job[i].state, &none, JOB_FILLING)) {
+		if (atomic_compare_exchange_strong(&dev->job[i].state, &none,
+						   JOB_FILLING)) {
 			dev->job[i].hold = false;
 			return &dev->job[i];
 		}
@@ -396,9 +397,9 @@ static void frame_free(void *priv, uint64_t frame)
 }
 
 static const struct hmm_devmem_ops copied_ops = { sizeof(copied_ops), to_device, to_host,
-						   frame_alloc, frame_free };
-static const struct hmm_devmem_ops host_ops = { sizeof(host_ops), NULL, to_host, frame_alloc,
-						 frame_free };
+						  frame_alloc, frame_free };
+static const struct hmm_devmem_ops host_ops = { sizeof(host_ops), NULL, to_host,
+						frame_alloc, frame_free };
 
 /* ---- open and close ---- */
 
@@ -441,8 +442,9 @@ static int dev_threads(struct dev *dev)
 
 		sm->dev = dev;
 		sm->stack = hmm_alloc(STACK);
-		err = sm->stack ? thread_on_stack(&sm->thread, sm->stack, STACK, sm_main, sm)
-				: -ENOMEM;
+		err = sm->stack
+			      ? thread_on_stack(&sm->thread, sm->stack, STACK, sm_main, sm)
+			      : -ENOMEM;
 	}
 	return err;
 }

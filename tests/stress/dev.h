@@ -2,11 +2,11 @@
 /*
  * dev - the test device: a few translations, two threads that use them, a copy engine.
  *
- * Everything lies in hmm_alloc() memory. The update lock is held by the device's own threads,
- * the engine and invalidate only, and whoever holds it touches nothing that can move. A frame
- * is read and written under it; system memory is not: the access is announced (busy), made
- * without the lock, and invalidate waits for it. So the engine never waits for what waits
- * for a page.
+ * Everything lies in hmm_alloc() memory. The update lock is held by the device's own
+ * threads, the engine and invalidate only, and whoever holds it touches nothing that can
+ * move. A frame is read and written under it; system memory is not: the access is announced
+ * (busy), made without the lock, and invalidate waits for it. So the engine never waits for
+ * what waits for a page.
  */
 #ifndef STRESS_DEV_H
 #define STRESS_DEV_H

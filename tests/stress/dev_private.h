@@ -71,7 +71,7 @@ struct dev {
 	struct hmm_notifier *notifier;
 	struct hmm_devmem *devmem;
 	struct dev_options options;
-	unsigned char *vram; /* copied frames */
+	unsigned char *vram;  /* copied frames */
 	_Atomic uint8_t *had; /* of each frame: the library has it in use */
 	size_t had_size;
 

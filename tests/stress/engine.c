@@ -59,7 +59,8 @@ static bool copy_out(struct dev *dev, struct hmm_devmem_copy *copy)
 
 	/* Once the device is dead its frames are nobody's, whatever is under way. */
 	if (!dev->had[copy->frame] && !dev->dead)
-		fail("to_device: frame %llu is not in use", (unsigned long long)copy->frame);
+		fail("to_device: frame %llu is not in use",
+		     (unsigned long long)copy->frame);
 	if (!copy->host) {
 		memset(frame, 0, PAGE);
 		return true;

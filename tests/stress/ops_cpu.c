@@ -91,7 +91,8 @@ static void op_mlock(struct worker *w, struct area *a)
 static long futex(void *word, int what, uint32_t value, const struct timespec *time,
 		  uint32_t value3)
 {
-	return syscall(SYS_futex, word, what | FUTEX_PRIVATE_FLAG, value, time, word, value3);
+	return syscall(SYS_futex, word, what | FUTEX_PRIVATE_FLAG, value, time, word,
+		       value3);
 }
 
 /* The kernel reads the word, and writes it. */
@@ -123,18 +124,15 @@ static void op_futex(struct worker *w, struct area *a)
 		if (errno != EINTR)
 			fail_page(a, run.i, (void *)p->addr, "FUTEX_WAIT, its value");
 	/* Adds 0, and says whether it was 0. */
-	if (futex(at, FUTEX_WAKE_OP, 1, (void *)1, FUTEX_OP(FUTEX_OP_ADD, 0, FUTEX_OP_CMP_EQ,
-							   0)) < 0)
+	if (futex(at, FUTEX_WAKE_OP, 1, (void *)1,
+		  FUTEX_OP(FUTEX_OP_ADD, 0, FUTEX_OP_CMP_EQ, 0)) < 0)
 		fail("FUTEX_WAKE_OP of area %u page %u: %m", a->id, run.i);
 	run_check(a, &run, "the CPU after a futex");
 }
 
 const struct op ops_cpu[] = {
-	{ "write", op_write, 300, false },
-	{ "read", op_read, 200, false },
-	{ "touch", op_touch, 100, false },
-	{ "populate", op_populate, 20, false },
-	{ "mlock", op_mlock, 6, false },
-	{ "futex", op_futex, 20, false },
+	{ "write", op_write, 300, false }, { "read", op_read, 200, false },
+	{ "touch", op_touch, 100, false }, { "populate", op_populate, 20, false },
+	{ "mlock", op_mlock, 6, false },   { "futex", op_futex, 20, false },
 	{ NULL, NULL, 0, false },
 };

@@ -39,8 +39,9 @@ static void out(struct worker *w, struct area *a, const struct run *run, struct 
 {
 	int64_t moved;
 
-	area_note(w, a, run, dev_options(dev)->host_frames ? "migrate to host frames"
-							   : "migrate to copied frames");
+	area_note(w, a, run,
+		  dev_options(dev)->host_frames ? "migrate to host frames"
+						: "migrate to copied frames");
 	moved = hmm_migrate_to_device(dev_devmem(dev), run->addr, run->n * PAGE);
 	if (moved < 0 ? !migrate_may_fail(w, moved) : moved > run->n)
 		fail("migration of area %u pages %u to %u: %lld (%s)", a->id, run->i,
@@ -116,7 +117,8 @@ static void op_dev_read(struct worker *w, struct area *a)
 }
 
 /* A section of one page, and the model goes with it only if it was done. */
-static void dev_write_section(struct worker *w, struct area *a, struct dev *dev, unsigned page)
+static void dev_write_section(struct worker *w, struct area *a, struct dev *dev,
+			      unsigned page)
 {
 	unsigned s = pick(w, SECTIONS), at = s * SECTION_WORDS * 8;
 	struct page *p = &a->page[page];
@@ -198,7 +200,8 @@ static const char *take_away(struct worker *w, struct area *a, struct run *run)
 	return "DONTNEED or MAP_FIXED";
 }
 
-/* The device reads on by what it has, while the page is taken from under it and others come. */
+/* The device reads on by what it has, while the page is taken from under it and others
+ * come. */
 static void op_dev_hold(struct worker *w, struct area *a)
 {
 	unsigned word = pick(w, WORDS);
@@ -259,8 +262,8 @@ static void fill_frames(struct worker *w, struct dev *dev, struct hmm_migrate *m
 		f++;
 	}
 	if (f < n)
-		fail("hmm_migrate_setup said %u pages can move; it is %u of %u", m->cpages, f,
-		     m->npages);
+		fail("hmm_migrate_setup said %u pages can move; it is %u of %u", m->cpages,
+		     f, m->npages);
 }
 
 static void op_three_steps(struct worker *w, struct area *a)
@@ -281,7 +284,8 @@ static void op_three_steps(struct worker *w, struct area *a)
 	m.start = run.addr;
 	m.end = run.addr + run.n * PAGE;
 	err = hmm_migrate_setup(&m);
-	if (err && !migrate_may_fail(w, err) && (err != -EINVAL || run_is_one_mapping(&run)))
+	if (err && !migrate_may_fail(w, err) &&
+	    (err != -EINVAL || run_is_one_mapping(&run)))
 		fail("hmm_migrate_setup of area %u page %u: %s", a->id, run.i,
 		     hmm_strerror(err));
 	if (!err) {
@@ -327,7 +331,8 @@ static void op_exclusive(struct worker *w, struct area *a)
 		if (!a->page[run.i].read_only)
 			page_write(a, run.i, 1u << pick(w, SECTIONS), at);
 		hmm_exclusive_release(dev_devmem(dev), frame);
-	} else if (!migrate_may_fail(w, err) && !(err == -EPERM && a->page[run.i].read_only)) {
+	} else if (!migrate_may_fail(w, err) &&
+		   !(err == -EPERM && a->page[run.i].read_only)) {
 		fail("hmm_make_exclusive of area %u page %u: %s", a->id, run.i,
 		     hmm_strerror(err));
 	}
@@ -337,8 +342,13 @@ static void op_exclusive(struct worker *w, struct area *a)
 }
 
 const struct op ops_dev[] = {
-	{ "migrate", op_out, 300, false },	 { "home", op_home, 40, false },
-	{ "evict", op_evict, 8, false },	 { "device-read", op_dev_read, 80, false },
-	{ "device-write", op_dev_write, 80, false }, { "three-steps", op_three_steps, 40, false },
-	{ "device-reads-on", op_dev_hold, 30, true }, { "exclusive", op_exclusive, 30, false }, { NULL, NULL, 0, false },
+	{ "migrate", op_out, 300, false },
+	{ "home", op_home, 40, false },
+	{ "evict", op_evict, 8, false },
+	{ "device-read", op_dev_read, 80, false },
+	{ "device-write", op_dev_write, 80, false },
+	{ "three-steps", op_three_steps, 40, false },
+	{ "device-reads-on", op_dev_hold, 30, true },
+	{ "exclusive", op_exclusive, 30, false },
+	{ NULL, NULL, 0, false },
 };

@@ -2,9 +2,10 @@
 /*
  * ops_fork - children have their parent's bytes, however they are made, whoever ends first.
  *
- * The parent holds the areas that a child looks at while it forks, and gives them up as soon
- * as it can: from then on it writes and migrates beside the child. What the child finds comes
- * back through shared memory; who is left behind by a parent that ends at once is adopted.
+ * The parent holds the areas that a child looks at while it forks, and gives them up as
+ * soon as it can: from then on it writes and migrates beside the child. What the child
+ * finds comes back through shared memory; who is left behind by a parent that ends at once
+ * is adopted.
  */
 #include <errno.h>
 #include <signal.h>
@@ -158,9 +159,9 @@ static void fork_note(struct worker *w, const struct held *held, const char *wha
 		for (unsigned i = 0; i < a->pages; i++) {
 			struct page *p = &a->page[i];
 
-			p->trace[p->traces++ % HISTORY] = (struct trace){
-				what, a->version, (uint16_t)w->id, (uint16_t)a->pages
-			};
+			p->trace[p->traces++ % HISTORY] =
+				(struct trace){ what, a->version, (uint16_t)w->id,
+						(uint16_t)a->pages };
 		}
 	}
 	doing(w, what, held->area[0], 0);
@@ -205,8 +206,10 @@ static void fork_with(struct worker *w, struct area *a, bool raw, bool orphan)
 	if (!child)
 		return;
 	hold(w, a, &held);
-	fork_note(w, &held, raw ? orphan ? "raw clone, twice" : "raw clone"
-				: orphan ? "fork, twice" : "fork");
+	fork_note(w, &held,
+		  raw	   ? orphan ? "raw clone, twice" : "raw clone"
+		  : orphan ? "fork, twice"
+			   : "fork");
 	if (orphan) {
 		pid = make_orphan(w, child, &held, raw);
 	} else {

@@ -28,7 +28,8 @@ static void check_file(struct worker *w, struct area *a, const struct run *run,
 		       const char *how)
 {
 	for (unsigned k = 0; k < run->n; k++) {
-		if (pread(w->own->file, w->buffer, PAGE, (off_t)(k * PAGE)) != (ssize_t)PAGE)
+		if (pread(w->own->file, w->buffer, PAGE, (off_t)(k * PAGE)) !=
+		    (ssize_t)PAGE)
 			fail("pread of our own file: %m");
 		page_check(a, run->i + k, w->buffer, how);
 	}
@@ -40,7 +41,8 @@ static void fill_file(struct worker *w, struct area *a, const struct run *run)
 	run_writable(w, a, run);
 	for (unsigned k = 0; k < run->n; k++) {
 		page_write(a, run->i + k, 0xff, w->buffer);
-		if (pwrite(w->own->file, w->buffer, PAGE, (off_t)(k * PAGE)) != (ssize_t)PAGE)
+		if (pwrite(w->own->file, w->buffer, PAGE, (off_t)(k * PAGE)) !=
+		    (ssize_t)PAGE)
 			fail("pwrite of our own file: %m");
 	}
 }
@@ -130,7 +132,8 @@ static void op_pipe(struct worker *w, struct area *a)
 		return;
 	run.n = run.n < 4 ? run.n : 4;
 	run_writable(w, a, &run);
-	want(write(w->own->pipe[1], (void *)run.addr, run.n * PAGE), &run, "write to a pipe");
+	want(write(w->own->pipe[1], (void *)run.addr, run.n * PAGE), &run,
+	     "write to a pipe");
 	for (unsigned k = 0; k < run.n; k++) {
 		/* What was written is what it was: the pages may be anything now. */
 		if (read(w->own->pipe[0], (void *)(run.addr + k * PAGE), PAGE) !=
@@ -161,7 +164,8 @@ static void check_spliced(struct worker *w, struct area *a, unsigned page,
 		if (words[i] == stamp_word(s->old[sec], i) ||
 		    (!s->dropped && words[i] == stamp_word(s->now[sec], i)))
 			continue;
-		fail("WRONG: a pipe that page %u of area %u was spliced to reads %s at word "
+		fail("WRONG: a pipe that page %u of area %u was spliced to reads %s at "
+		     "word "
 		     "%u, spliced was %s%s",
 		     page, a->id, word_text(words[i], got, sizeof(got)), i,
 		     word_text(stamp_word(s->old[sec], i), old, sizeof(old)),
@@ -199,7 +203,8 @@ static void change_spliced(struct worker *w, struct area *a, const struct run *r
 			if (err)
 				memcpy(p->stamp, stamps, sizeof(stamps));
 			if (err && err != -EBUSY && !(w->world->inject && err == -ENOMEM))
-				fail("device write of a spliced page: %s", hmm_strerror(err));
+				fail("device write of a spliced page: %s",
+				     hmm_strerror(err));
 		}
 		memcpy(spliced[k].now, p->stamp, sizeof(spliced[k].now));
 	}
@@ -238,8 +243,11 @@ static void op_vmsplice(struct worker *w, struct area *a)
 }
 
 const struct op ops_io[] = {
-	{ "pwrite", op_write_file, 20, false },	 { "pread", op_read_file, 20, false },
-	{ "ring-read", op_ring_read, 15, false }, { "ring-write", op_ring_write, 15, false },
-	{ "pipe", op_pipe, 15, false },		 { "vmsplice", op_vmsplice, 20, false },
+	{ "pwrite", op_write_file, 20, false },
+	{ "pread", op_read_file, 20, false },
+	{ "ring-read", op_ring_read, 15, false },
+	{ "ring-write", op_ring_write, 15, false },
+	{ "pipe", op_pipe, 15, false },
+	{ "vmsplice", op_vmsplice, 20, false },
 	{ NULL, NULL, 0, false },
 };

@@ -105,8 +105,8 @@ static void op_map_over(struct worker *w, struct area *a)
 	if (!area_run(w, a, &run))
 		return;
 	area_note(w, a, &run, "mmap(MAP_FIXED) over it");
-	if (mmap((void *)run.addr, run.n * PAGE, RW, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED,
-		 -1, 0) == MAP_FAILED)
+	if (mmap((void *)run.addr, run.n * PAGE, RW,
+		 MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) == MAP_FAILED)
 		fail("mmap(MAP_FIXED) over area %u page %u: %m", a->id, run.i);
 	if (a->huge)
 		madvise((void *)run.addr, run.n * PAGE, MADV_HUGEPAGE);
@@ -118,8 +118,8 @@ static void op_map_over(struct worker *w, struct area *a)
 /* ---- mremap ---- */
 
 /*
- * The kernel may refuse (a VMA that merged with one that was being registered: docs/limits.md).
- * Then nothing has moved, but a MAP_FIXED destination may be gone.
+ * The kernel may refuse (a VMA that merged with one that was being registered:
+ * docs/limits.md). Then nothing has moved, but a MAP_FIXED destination may be gone.
  */
 static bool moved(struct worker *w, const void *to)
 {
@@ -210,7 +210,8 @@ static void op_grow(struct worker *w, struct area *a)
 	more = (struct run){ .i = run.i + run.n, .n = i - run.i - run.n };
 	if (!more.n)
 		return;
-	at = mremap((void *)run.addr, run.n * PAGE, (run.n + more.n) * PAGE, MREMAP_MAYMOVE);
+	at = mremap((void *)run.addr, run.n * PAGE, (run.n + more.n) * PAGE,
+		    MREMAP_MAYMOVE);
 	if (!moved(w, at))
 		return;
 	place(a, &run, (uintptr_t)at);
@@ -239,8 +240,7 @@ static void op_dontunmap(struct worker *w, struct area *a)
 		return;
 	place(a, &run, (uintptr_t)at);
 	for (unsigned k = 0; k < run.n; k++)
-		if (one_in(w, 2) &&
-		    memcmp((void *)(run.addr + k * PAGE), zeros, PAGE))
+		if (one_in(w, 2) && memcmp((void *)(run.addr + k * PAGE), zeros, PAGE))
 			fail_page(a, run.i + k, (void *)(run.addr + k * PAGE),
 				  "the CPU where mremap(DONTUNMAP) should have left zeros");
 	if (munmap((void *)run.addr, run.n * PAGE))

@@ -23,8 +23,8 @@ extern char __bss_start[], _end[];
 static void send_away(struct worker *w, uintptr_t start, size_t pages)
 {
 	struct dev *dev = dev_take(w);
-	int64_t moved = hmm_migrate_to_device(dev_devmem(dev), start & ~(PAGE - 1),
-					      pages * PAGE);
+	int64_t moved =
+		hmm_migrate_to_device(dev_devmem(dev), start & ~(PAGE - 1), pages * PAGE);
 
 	if (moved < 0 && moved != -EINVAL && !migrate_may_fail(w, moved))
 		fail("migration of %zu pages at %#lx: %s", pages, start,
@@ -43,8 +43,10 @@ static void block_check(const struct block *b, size_t size)
 {
 	for (size_t i = 0; i < size; i++)
 		if (b->at[i] != (unsigned char)(b->seed + i * 31 + (i >> 8)))
-			fail("WRONG: byte %zu of %zu of a malloc block at %p is %#x, expected "
-			     "%#x", i, b->size, (void *)b->at, b->at[i],
+			fail("WRONG: byte %zu of %zu of a malloc block at %p is %#x, "
+			     "expected "
+			     "%#x",
+			     i, b->size, (void *)b->at, b->at[i],
 			     (unsigned char)(b->seed + i * 31 + (i >> 8)));
 }
 
@@ -92,8 +94,9 @@ static __attribute__((noinline)) unsigned deep(struct worker *w, unsigned depth)
 		send_away(w, (uintptr_t)bytes - 4 * PAGE, 8 + pick(w, 24));
 	for (size_t i = 0; i < sizeof(bytes); i++)
 		if (bytes[i] != (unsigned char)(seed + i))
-			fail("WRONG: byte %zu of a stack frame at %p is %#x, expected %#x", i,
-			     (void *)(uintptr_t)bytes, bytes[i], (unsigned char)(seed + i));
+			fail("WRONG: byte %zu of a stack frame at %p is %#x, expected %#x",
+			     i, (void *)(uintptr_t)bytes, bytes[i],
+			     (unsigned char)(seed + i));
 	return sum + bytes[7];
 }
 
@@ -127,7 +130,8 @@ static void op_wild(struct worker *w, struct area *a)
 	uintptr_t at = a->page[pick(w, a->pages)].addr;
 
 	if (at)
-		send_away(w, at + ((uintptr_t)pick(w, 4096) - 2048) * PAGE, 1 + pick(w, 2048));
+		send_away(w, at + ((uintptr_t)pick(w, 4096) - 2048) * PAGE,
+			  1 + pick(w, 2048));
 }
 
 static void *thread_main(void *arg)
@@ -196,8 +200,12 @@ void own_end(struct worker *w)
 }
 
 const struct op ops_own[] = {
-	{ "malloc", op_malloc, 120, false },	 { "own stack", op_own_stack, 15, false },
-	{ "another's stack", op_other_stack, 10, false }, { ".bss", op_bss, 3, false },
-	{ "wild", op_wild, 3, false },		 { "thread", op_thread, 4, false },
-	{ "spawn", op_spawn, 1, false },	 { NULL, NULL, 0, false },
+	{ "malloc", op_malloc, 120, false },
+	{ "own-stack", op_own_stack, 15, false },
+	{ "other-stack", op_other_stack, 10, false },
+	{ "bss", op_bss, 3, false },
+	{ "wild", op_wild, 3, false },
+	{ "thread", op_thread, 4, false },
+	{ "spawn", op_spawn, 1, false },
+	{ NULL, NULL, 0, false },
 };

@@ -2,10 +2,10 @@
 /*
  * scene_lost - a device that dies for good takes its own pages with it and nothing else.
  *
- * Touching one of them is SIGBUS at that address, whoever touches, as often as he likes; the
- * page never reads zeros, until the program gives it up. Three deaths: said by the driver;
- * not said, so that the time limit of a transfer says it; and frames that cannot be read
- * back while the device lives.
+ * Touching one of them is SIGBUS at that address, whoever touches, as often as he likes;
+ * the page never reads zeros, until the program gives it up. Three deaths: said by the
+ * driver; not said, so that the time limit of a transfer says it; and frames that cannot be
+ * read back while the device lives.
  */
 #include <errno.h>
 #include <setjmp.h>
@@ -94,7 +94,8 @@ static void kernel_sees(struct area *a, const uint64_t *pfns)
 		fail("pipe: %m");
 	for (unsigned i = 0; i < a->pages; i++)
 		if (hmm_pfn_is_device(pfns[i])) {
-			if (write(fd[1], (void *)a->page[i].addr, 8) != -1 || errno != EFAULT)
+			if (write(fd[1], (void *)a->page[i].addr, 8) != -1 ||
+			    errno != EFAULT)
 				fail("write(2) from a lost page does not fail with EFAULT");
 			break;
 		}
@@ -123,8 +124,9 @@ enum death { DEATH_SAID, DEATH_SILENT, DEATH_SPOILED };
 static void die(struct world *world, enum death death, bool host)
 {
 	static const char *const names[] = { "said", "silent", "frames spoiled" };
-	struct dev_options options = { .frames = PAGES, .host_frames = host,
-				       .timeout_ms = 300, .seed = world->seed };
+	struct dev_options options = {
+		.frames = PAGES, .host_frames = host, .timeout_ms = 300, .seed = world->seed
+	};
 	struct worker *w = &world->worker[0];
 	static uint64_t pfns[PAGES];
 	struct dev *dev;
@@ -194,7 +196,8 @@ static void *crowd_main(void *arg)
 		/* What is read now is home, or lost. */
 		for (unsigned k = 0; k < run.n; k++) {
 			if (can_read(run.addr + k * PAGE, words)) {
-				page_check(c->a, run.i + k, words, "the CPU beside the death");
+				page_check(c->a, run.i + k, words,
+					   "the CPU beside the death");
 				c->sent[run.i + k] = 0;
 			} else if (!c->sent[run.i + k]) {
 				fail("page %u: SIGBUS, and it was never sent", run.i + k);
@@ -211,8 +214,11 @@ static void *crowd_main(void *arg)
 
 static void die_in_a_crowd(struct world *world, bool silent, bool host)
 {
-	struct dev_options options = { .frames = PAGES, .host_frames = host, .slow = 4,
-				       .timeout_ms = 300, .seed = world->seed + silent };
+	struct dev_options options = { .frames = PAGES,
+				       .host_frames = host,
+				       .slow = 4,
+				       .timeout_ms = 300,
+				       .seed = world->seed + silent };
 	struct crowd crowd[4];
 	struct area area[4];
 	_Atomic bool stop = false;
@@ -229,7 +235,8 @@ static void die_in_a_crowd(struct world *world, bool silent, bool host)
 		unsigned char *sent = mmap(NULL, 400, PROT_READ | PROT_WRITE,
 					   MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 
-		if (at == MAP_FAILED || sent == MAP_FAILED || area_init(a, i, 400, at, false))
+		if (at == MAP_FAILED || sent == MAP_FAILED ||
+		    area_init(a, i, 400, at, false))
 			fail("no memory");
 		for (unsigned k = 0; k < a->pages; k++)
 			page_write(a, k, 0xff, at + k * PAGE);

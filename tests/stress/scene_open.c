@@ -20,7 +20,8 @@ static void to_host(void *priv, struct hmm_devmem_copy *copies, unsigned n,
 /* 0, or what failed; all is closed again. */
 static int once(void)
 {
-	static const struct hmm_devmem_ops ops = { .size = sizeof(ops), .to_host = to_host };
+	static const struct hmm_devmem_ops ops = { .size = sizeof(ops),
+						   .to_host = to_host };
 	struct hmm_devmem_options options = { .size = sizeof(options),
 					      .type = HMM_DEVMEM_PRIVATE,
 					      .frames = 64,

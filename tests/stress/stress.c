@@ -34,8 +34,8 @@ void doing(struct worker *w, const char *what, const struct area *a, unsigned pa
 
 /* ---- choosing ---- */
 
-static const struct op *const tables[] = { ops_cpu, ops_io, ops_map, ops_dev, ops_fork,
-					   ops_own };
+static const struct op *const tables[] = { ops_cpu, ops_io,   ops_map,
+					   ops_dev, ops_fork, ops_own };
 
 /* Is `name` one of those between commas? */
 static bool is_without(const struct world *world, const char *name)
@@ -226,7 +226,8 @@ static void make_areas(struct world *world)
 		unsigned most = 1u << random_of(&random) % 12;
 		unsigned pages = i ? most + random_of(&random) % most : BSS_PAGES;
 
-		if (area_init(&world->area[i], i + 16, pages, i ? NULL : in_bss, i % 3 == 1))
+		if (area_init(&world->area[i], i + 16, pages, i ? NULL : in_bss,
+			      i % 3 == 1))
 			fail("no memory for area %u", i);
 	}
 }
@@ -264,15 +265,18 @@ static void wait_for_ops(struct world *world, const struct stress_options *optio
 	for (;;) {
 		uint64_t now = now_ns(), ops = ops_of(world), out, home;
 
-		if ((options->seconds && now - begin > options->seconds * UINT64_C(1000000000)) ||
+		if ((options->seconds &&
+		     now - begin > options->seconds * UINT64_C(1000000000)) ||
 		    (options->ops && ops >= options->ops))
 			return;
 		if (terminal && now - shown > 500000000) {
 			pthread_rwlock_rdlock(&world->devs_lock);
 			count(world, &out, &home);
 			pthread_rwlock_unlock(&world->devs_lock);
-			printf("\r%llu operations, %llu migrations out, %llu home, %llu forks "
-			       "  ", (unsigned long long)ops, (unsigned long long)out,
+			printf("\r%llu operations, %llu migrations out, %llu home, %llu "
+			       "forks "
+			       "  ",
+			       (unsigned long long)ops, (unsigned long long)out,
 			       (unsigned long long)home, (unsigned long long)world->forks);
 			fflush(stdout);
 			shown = now;
@@ -342,7 +346,8 @@ static int stress(const struct stress_options *options)
 	printf("%llu operations, %llu migrations out, %llu home, 0 wrong bytes\n",
 	       (unsigned long long)ops, (unsigned long long)out, (unsigned long long)home);
 	if (!out || !home || (world->inject && !inject_count())) {
-		printf("but nothing was migrated, or no failure injected: this tested nothing\n");
+		printf("but nothing was migrated, or no failure injected: this tested "
+		       "nothing\n");
 		return 1;
 	}
 	return 0;
@@ -350,16 +355,22 @@ static int stress(const struct stress_options *options)
 
 static void usage(void)
 {
-	fprintf(stderr, "stress [--ops N] [--seconds T] [--threads N] [--seed S] [--pages N] "
-			"[--inject] [--quiet] [--scene lost|scatter|open] [--without OP,...]\n");
+	fprintf(stderr,
+		"stress [--ops N] [--seconds T] [--threads N] [--seed S] [--pages N] "
+		"[--inject] [--quiet] [--scene lost|scatter|open] [--without OP,...]\n");
 	exit(2);
 }
 
 static const struct option long_options[] = {
-	{ "ops", required_argument, NULL, 'o' },   { "seconds", required_argument, NULL, 't' },
-	{ "threads", required_argument, NULL, 'n' }, { "seed", required_argument, NULL, 's' },
-	{ "pages", required_argument, NULL, 'p' }, { "scene", required_argument, NULL, 'S' },
-	{ "without", required_argument, NULL, 'w' }, { "inject", no_argument, NULL, 'i' },	   { "quiet", no_argument, NULL, 'q' },
+	{ "ops", required_argument, NULL, 'o' },
+	{ "seconds", required_argument, NULL, 't' },
+	{ "threads", required_argument, NULL, 'n' },
+	{ "seed", required_argument, NULL, 's' },
+	{ "pages", required_argument, NULL, 'p' },
+	{ "scene", required_argument, NULL, 'S' },
+	{ "without", required_argument, NULL, 'w' },
+	{ "inject", no_argument, NULL, 'i' },
+	{ "quiet", no_argument, NULL, 'q' },
 	{ NULL, 0, NULL, 0 },
 };
 
@@ -373,16 +384,35 @@ static struct stress_options parse(int argc, char **argv)
 		uint64_t n = optarg && c != 'S' && c != 'w' ? strtoull(optarg, NULL, 0) : 0;
 
 		switch (c) {
-		case 'o': o.ops = n; break;
-		case 't': o.seconds = (unsigned)n; break;
-		case 'n': o.threads = (unsigned)n; break;
-		case 's': o.seed = n; break;
-		case 'p': o.pages = (unsigned)n; break;
-		case 'S': o.scene = optarg; break;
-		case 'w': o.without = optarg; break;
-		case 'i': o.inject = true; break;
-		case 'q': o.quiet = true; break;
-		default: usage();
+		case 'o':
+			o.ops = n;
+			break;
+		case 't':
+			o.seconds = (unsigned)n;
+			break;
+		case 'n':
+			o.threads = (unsigned)n;
+			break;
+		case 's':
+			o.seed = n;
+			break;
+		case 'p':
+			o.pages = (unsigned)n;
+			break;
+		case 'S':
+			o.scene = optarg;
+			break;
+		case 'w':
+			o.without = optarg;
+			break;
+		case 'i':
+			o.inject = true;
+			break;
+		case 'q':
+			o.quiet = true;
+			break;
+		default:
+			usage();
 		}
 	}
 	if (optind != argc || !o.threads || o.threads > WORKERS_MAX || !o.pages)
@@ -395,7 +425,6 @@ static struct stress_options parse(int argc, char **argv)
 int main(int argc, char **argv)
 {
 	struct stress_options options = parse(argc, argv);
-
 
 	setvbuf(stdout, NULL, _IOLBF, 0);
 	if (options.inject && !inject_there()) {

@@ -8,13 +8,14 @@
  *	dev.c       the test device; engine.c its copy engine, which may die
  *	ops_*.c     the operations; racy.c those without a lock
  *	inject.c    failing system calls (stress_inject only; else inject_none.c)
- *	scene_*.c   what needs a stage of its own: a lost device, scattered pages, failing opens
+ *	scene_*.c   what needs a stage of its own: a lost device, scattered pages, failing
+ *opens
  *
  * Laws:
  * 1. An area belongs to who holds its lock, so its model is exact. Racy areas have no lock:
  *    there every word has one writer.
- * 2. What the watchdog, the devices and the engines touch lies in hmm_alloc() memory: they go
- *    on while everything else is away.
+ * 2. What the watchdog, the devices and the engines touch lies in hmm_alloc() memory: they
+ *go on while everything else is away.
  * 3. The first wrong byte ends the run.
  */
 #ifndef STRESS_H
@@ -75,7 +76,7 @@ struct world {
 	_Atomic bool failing; /* somebody prints what is wrong */
 	_Atomic unsigned children;
 	_Atomic uint64_t forks, moved_out, moved_home; /* of devices that are gone */
-	_Atomic uint64_t refused; /* mremaps that the kernel refused */
+	_Atomic uint64_t refused;		       /* mremaps that the kernel refused */
 };
 
 /* ---- random numbers ---- */

@@ -67,8 +67,9 @@ static void first_to_fail(void)
 		for (;;)
 			pause();
 	if (watched && !child_text)
-		say("\nFAILED, seed %llu, %u threads%s\n", (unsigned long long)watched->seed,
-		    watched->threads, watched->inject ? ", failures injected" : "");
+		say("\nFAILED, seed %llu, %u threads%s\n",
+		    (unsigned long long)watched->seed, watched->threads,
+		    watched->inject ? ", failures injected" : "");
 }
 
 _Noreturn static void end(unsigned wrong)
@@ -111,7 +112,8 @@ static unsigned compare(const struct page *p, const uint64_t *words, const char 
 		if (!count)
 			continue;
 		say("  %s, section %u%s: %u words wrong, the first is %u: expected %s, got "
-		    "%s\n", when, s, p->maybe >> s & 1 ? " (or zeros)" : "", count, first,
+		    "%s\n",
+		    when, s, p->maybe >> s & 1 ? " (or zeros)" : "", count, first,
 		    word_text(stamp_word(p->stamp[s], first), want, sizeof(want)),
 		    word_text(words[first], got, sizeof(got)));
 		wrong += count * 8;
@@ -140,8 +142,8 @@ _Noreturn void fail_page(const struct area *a, unsigned page, const void *bytes,
 
 	memcpy(copy, bytes, sizeof(copy));
 	first_to_fail();
-	say("WRONG: area %u page %u at %#lx, read by %s%s%s%s%s\n", a->id, page, p->addr, how,
-	    a->huge ? ", huge" : "", a->fixed ? ", fixed" : "",
+	say("WRONG: area %u page %u at %#lx, read by %s%s%s%s%s\n", a->id, page, p->addr,
+	    how, a->huge ? ", huge" : "", a->fixed ? ", fixed" : "",
 	    p->read_only ? ", read-only" : "", p->maybe ? ", MADV_FREE" : "");
 	wrong = compare(p, copy, "then");
 	say("  history, oldest first:\n");

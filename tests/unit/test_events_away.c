@@ -604,6 +604,41 @@ static void the_child_cannot_be_filled(void **state)
 	away_end(true);
 }
 
+static int child_unmaps(void *arg)
+{
+	for (const struct fake_change *c = fake.changes; c; c = c->next)
+		if (c->msg.kind == OS_MSG_FORK && c->state < FAKE_READ) {
+			fake_at(FAKE_OP_CHILD_COPY, FAKE_BEFORE, -1, 1, child_unmaps, arg);
+			return 0;
+		}
+	fake_child_unmaps(away.child[0].number, P, 1);
+	++*(unsigned *)arg;
+	away.child[0].value[P] = 0;
+	return 0;
+}
+
+/* Without a sentinel the child runs, and changes what it has, before it is filled. */
+static void the_child_runs_before_it_is_filled(void **state)
+{
+	unsigned ran = 0;
+
+	for (unsigned late = 0; late < 2; late++)
+		EACH_KIND(k) {
+			fake_reset();
+			fake.no_sentinel = true;
+			*state = fake_open();
+			begin(*state, k);
+			away.vram.late = late;
+			away_fork();
+			fake_at(FAKE_OP_CHILD_COPY, FAKE_BEFORE, -1, 1, child_unmaps, &ran);
+			away_settle();
+			away_end(true);
+			if (late + k < 2)
+				fake_close(*state);
+		}
+	assert_true(ran > 0);
+}
+
 /* pthread_atfork: everything is home before, also what a driver has isolated. */
 static void home_before_fork(void **state)
 {
@@ -739,6 +774,7 @@ int main(void)
 		TEST(fork_read_late_during_a_transfer),
 		TEST(fork_of_several_contexts),
 		TEST(the_child_cannot_be_filled),
+		TEST(the_child_runs_before_it_is_filled),
 		TEST(home_before_fork),
 		TEST(a_crowd_waits),
 		TEST(pieces),

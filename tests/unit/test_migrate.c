@@ -159,16 +159,29 @@ static void what_cannot_move_stays(void **state)
 	away.page[at + 6].value = 0;
 	fake.critical_start = fake_addr(at + 7);
 	fake.critical_end = fake_addr(at + 8);
+	fake_protect(at + 8, 1, PROT_READ); /* so that the rest is a mapping of its own */
 	away_settle();
-	assert_int_equal(to_device(at, 10), 2); /* the last two */
-	for (unsigned i = at; i < at + 8; i++)
+	assert_int_equal(to_device(at, 11), 2); /* the last two */
+	for (unsigned i = at; i < at + 9; i++)
 		if (i != at + 5)
 			assert_false(is_away(i));
-	assert_true(is_away(at + 8) && is_away(at + 9));
-	for (unsigned i = at; i < at + 8; i++)
+	assert_true(is_away(at + 9) && is_away(at + 10));
+	for (unsigned i = at; i < at + 9; i++)
 		assert_true(to_device(i, 1) <= 0);
 	fake.page[at + 4].pinned = false;
 	fake.critical_end = 0;
+	away_end(true);
+}
+
+/* What the kernel writes to when a thread ends: it would not wait for it. */
+static void what_a_thread_ends_with_stays(void **state)
+{
+	away_begin(*state, NULL);
+	fake.thread_start = fake_addr(P);
+	fake.thread_end = fake_addr(P + 1);
+	assert_int_equal(to_device(P - 1, 4), 3);
+	assert_false(is_away(P));
+	assert_int_equal(fake.page[P].value, 1000 + P);
 	away_end(true);
 }
 
@@ -455,6 +468,7 @@ int main(void)
 		TEST(holes_beside_are_zeros),
 		TEST(coherent_pages_stay_mapped),
 		TEST(what_cannot_move_stays),
+		TEST(what_a_thread_ends_with_stays),
 		TEST(what_a_child_has_empty),
 		TEST(what_is_shared_with_a_child_moves),
 		TEST(swapped_pages_move),
