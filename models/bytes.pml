@@ -19,7 +19,13 @@
 #define BIT(s) (1 << (s))
 #define WITHOUT(x, bits) ((x) & (127 - (bits)))
 #define DROPPED(x, bit) ((x) & (bit) -> WITHOUT(x, bit) | DROP : (x))
-byte home[2], zero = BIT(A), out, back, frame, kid;
+#if HOLE	/* nobody has touched it yet */
+byte home[2], zero = BIT(A);
+#else
+byte home[2] = { 17, 0 };	/* THERE, right for A */
+byte zero = 0;
+#endif
+byte out, back, frame, kid;
 
 inline forget(bits) {
 	zero = WITHOUT(zero, bits);

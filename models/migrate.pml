@@ -42,6 +42,9 @@
 #ifndef FAILS
 #define FAILS 0		/* 1: copies may fail; munmap may, after it has told us */
 #endif
+#ifndef HOLE
+#define HOLE 0		/* 1: nobody has touched the page when it begins */
+#endif
 #ifndef CPUS
 #define CPUS 1
 #endif
@@ -199,8 +202,8 @@ inline push(s) {
 
 /*
  * Judging, in two steps: is what is there the VMA whose pages we have (it is registered,
- * MISSING, and not by a REGISTER that may have hit its successor)? Then the probe: if no change is
- * pending that was true of all that was read.
+ * MISSING, and not by a REGISTER that may have hit its successor)? Then the probe: if no change
+ * is pending that was true of all that was read.
  */
 #ifdef MUT_MISSING_IS_PROOF
 #define PROOF(s) missing[s]

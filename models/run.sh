@@ -98,6 +98,7 @@ row reader-waits gate.pml fails $locks -DMUT_READER_WAITS
 row one-thread gate.pml fails $locks -DMUT_ONE_THREAD
 row enter-late contexts.pml fails $moves -DMUT_ENTER_LATE
 row migrate migrate.pml holds $base
+row migrate-hole migrate.pml holds $base -DHOLE=1
 row callback-touches migrate.pml holds $touched
 row dontneed migrate.pml holds $drop
 row unmap migrate.pml holds $unmap

@@ -27,7 +27,7 @@ struct demo_result {
 	uint64_t names_differ;
 	struct churn_tally tally;
 	struct gpu_stats stats;
-	char no_vram[160]; /* why it has none, though some was asked for; "" it has */
+	char no_vram[240]; /* why it has none, though some was asked for; "" it has */
 	struct demo_top {
 		const struct node *node;
 		double rank;

@@ -30,7 +30,7 @@ struct result {
 	bool counts_lost;
 	const char *also;
 	uint64_t also_count;
-	char reason[160];
+	char reason[240];
 };
 
 struct options {

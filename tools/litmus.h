@@ -102,7 +102,7 @@ struct litmus {
 	char *other;	   /* as large, beside it */
 	void *priv;	   /* the case's own */
 	struct away *away; /* likewise */
-	char reason[160];  /* why it was skipped or failed */
+	char reason[240];  /* why it was skipped or failed */
 };
 
 /* Bytes at litmus.page: as in the measured race, more than a page so that munmap has work.

@@ -47,8 +47,7 @@ void gpu_engine_put(struct gpu *gpu, const struct gpu_engine_job *job)
 	uint32_t tail = atomic_load_explicit(&engine->tail, memory_order_relaxed);
 
 	if (tail - atomic_load(&engine->head) == GPU_ENGINE_JOBS) {
-		hmm_log(HMM_LOG_ERROR, "gpu: the copy engine's ring is full");
-		hmm_devmem_done(job->transfer, -EBUSY);
+		hmm_devmem_done(job->transfer, -EBUSY); /* nothing may be logged here */
 		return;
 	}
 	engine->job[tail % GPU_ENGINE_JOBS] = *job;

@@ -18,7 +18,8 @@
 #include "selftest.h"
 
 #define USERS 3
-#define STACK ((size_t)256 << 10)
+#define STACK ((size_t)1 << 20)
+#define STACK_USED ((size_t)256 << 10) /* its upper end */
 #define OWN_PAGES 16
 #define ALL_PAGES (OWN_PAGES + 2) /* behind them: BYTES from a buffer */
 #define TURNS 400
@@ -151,7 +152,8 @@ static void take_away(struct crowd *crowd)
 	for (turn = 0; turn < TURNS && !crowd->err && (turn < TURNS_LEAST || time(NULL) < end);
 	     turn++) {
 		struct gpu *gpu = crowd->gpu[turn / USERS % 2].gpu;
-		int64_t n = gpu_migrate(gpu, crowd->stack[turn % USERS], STACK);
+		int64_t n = gpu_migrate(gpu, crowd->stack[turn % USERS] + STACK - STACK_USED,
+					STACK_USED);
 
 		crowd->moved += n > 0 ? (uint64_t)n : 0;
 		if (turn % 8 == 0)

@@ -58,12 +58,15 @@ static bool is_wiped(struct child *child, uintptr_t addr)
 /* -EAGAIN only where there is no sentinel, and the child runs and changes its memory. */
 static int give_at(struct child *child, uintptr_t addr, uintptr_t host)
 {
+	struct os_msg msgs[4];
 	int err = -EAGAIN;
 
 	for (unsigned tries = 0; err == -EAGAIN && tries < CHILD_TRIES; tries++) {
 		size_t done = 0;
 
 		err = child->hmm->os->child_copy(child->fd, addr, host, PAGE, &done);
+		if (err == -EAGAIN)
+			child->hmm->os->child_read(child->fd, msgs, 4);
 	}
 	return err;
 }
@@ -113,8 +116,8 @@ static void give_transfer(struct child *child, struct hmm_transfer *t)
 }
 
 /*
- * Frames that have to be copied, up to a block of them, of one devmem: into a transfer that is kept for
- * this. The page stays where it is; the device has to ask for it anew, as after any to_host.
+ * Frames that have to be copied, some of one devmem at a time: into a transfer that is kept for this, whose
+ * buffer was made ahead: a child may not have zeros because there is no memory just now. The page stays where it is; the device has to ask for it anew, as after any to_host.
  */
 struct peek {
 	struct child *child;
@@ -128,14 +131,10 @@ static void peek_flush(struct peek *peek)
 
 	if (!t->n)
 		return;
-	if (!hmm->os->populate(t->page[0].host, t->page[0].host + t->n * PAGE, true)) {
-		for (unsigned i = 0; i < t->n; i++)
-			homing_log(hmm, t->page[i].addr, t->page[i].addr + PAGE);
-		transfer_start(t);
-		give_transfer(peek->child, t);
-	} else {
-		atomic_fetch_add(&t->devmem->count.failed, t->n);
-	}
+	for (unsigned i = 0; i < t->n; i++)
+		homing_log(hmm, t->page[i].addr, t->page[i].addr + PAGE);
+	transfer_start(t);
+	give_transfer(peek->child, t);
 	t->state = TRANSFER_CLAIMED;
 	t->n = 0;
 }
@@ -145,7 +144,7 @@ static void peek_add(struct peek *peek, struct hmm_devmem *devmem, uint64_t fram
 {
 	struct hmm_transfer *t = peek->t;
 
-	if (t->n == BLOCK_PAGES || (t->n && t->devmem != devmem))
+	if (t->n == FORK_PAGES || (t->n && t->devmem != devmem))
 		peek_flush(peek);
 	t->devmem = devmem;
 	t->ctx = peek->child->ctx;

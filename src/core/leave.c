@@ -212,6 +212,9 @@ static int take_prepare(struct hmm_transfer *t)
 
 	if (!err && hmm->pager->forking)
 		err = -EBUSY;
+	/* Registered MISSING now, the mapping would look like the one that was there before. */
+	if (!err && judging(hmm, vma.start, vma.end))
+		err = -EAGAIN;
 	if (!err)
 		err = missing_register(hmm, t->ctx, vma.start, vma.end);
 	if (!err && check_token(t)) {

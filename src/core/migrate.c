@@ -13,6 +13,8 @@
 #include "core/migrate.h"
 
 #define ROUNDS 6u
+/* Of a thread's stack: its control block. */
+#define STACK_TOP (2 * PAGE)
 #define CALL_NS UINT64_C(10000000000)
 /* CPU time after which a thread is surely out of a zap that it was in, and how long we wait. */
 #define SETTLE_BUDGET_NS UINT64_C(5000000)
@@ -260,11 +262,31 @@ static uint64_t count_there(const struct hmm_devmem *devmem, uintptr_t start, ui
 	return n;
 }
 
+/*
+ * Where a mapping ends for us. The top of a thread's stack has its control block, which the kernel writes
+ * to when the thread ends, without waiting for a page; and a thread may be made there and end between
+ * two looks at the list of threads. glibc's stacks lie above a guard, and are MAP_STACK, which
+ * says no to huge pages.
+ */
+uintptr_t migrate_end(struct hmm *hmm, const struct os_vma *vma)
+{
+	struct os_vma below;
+	unsigned flags;
+
+	if (hmm->os->vma_find_fast(&hmm->mm, vma->start - PAGE, &below) ||
+	    below.end != vma->start || below.prot)
+		return vma->end;
+	if (hmm->os->vma_flags(vma->start, &flags) || !(flags & OS_VMA_NOHUGE) ||
+	    vma->end - vma->start <= STACK_TOP)
+		return vma->end;
+	return vma->end - STACK_TOP;
+}
+
 /* The end of what was dealt with. *err: the first reason why something stays. */
 static uintptr_t move_next(struct hmm_devmem *devmem, uintptr_t at, uintptr_t end, int *err,
 			   uint64_t *there, bool *mapped)
 {
-	uintptr_t stop = (at & ~(BLOCK - 1)) + BLOCK;
+	uintptr_t stop = (at & ~(BLOCK - 1)) + BLOCK, usable;
 	struct hmm *hmm = devmem->hmm;
 	struct os_vma vma;
 	int one = 0;
@@ -276,10 +298,13 @@ static uintptr_t move_next(struct hmm_devmem *devmem, uintptr_t at, uintptr_t en
 		return vma.start;
 	*mapped = true;
 	stop = stop < vma.end ? stop : vma.end;
+	usable = stop == vma.end ? migrate_end(hmm, &vma) : stop;
+	if (usable <= at)
+		return stop;
 	if (migrate_is_ours(hmm, &vma))
 		one = -EBUSY;
 	else if (migrate_can_move(&vma))
-		one = move_piece(devmem, at, stop, false, NULL);
+		one = move_piece(devmem, at, usable < stop ? usable : stop, false, NULL);
 	*there += count_there(devmem, at, stop);
 	if (!*err)
 		*err = one;
@@ -291,6 +316,8 @@ static int say_why(int err)
 	switch (err) {
 	case -ENOSPC:
 		return error_say(err, "no frame of the devmem is free: evict some");
+	case -ENOMEM:
+		return error_say(-ENOSPC, "no memory, or no mapping is free (vm.max_map_count)");
 	case -ESTALE:
 	case -EBUSY:
 		return error_say(-EBUSY, "the pages are the library's or libc's own, pinned, shared, "
@@ -381,7 +408,7 @@ static int check_exclusive(struct hmm *hmm, uintptr_t page)
 		return error_say(-EOPNOTSUPP, "only private anonymous memory can be exclusive");
 	if (!(vma.prot & PROT_WRITE))
 		return error_say(-EPERM, "the mapping is read-only");
-	if (!migrate_can_move(&vma) || migrate_is_ours(hmm, &vma) ||
+	if (!migrate_can_move(&vma) || migrate_is_ours(hmm, &vma) || page >= migrate_end(hmm, &vma) ||
 	    hmm->os->thread_page(page, page + PAGE))
 		return error_say(-EBUSY, "the page cannot be moved");
 	return 0;

@@ -11,6 +11,8 @@
 int migrate_check(struct hmm_devmem *devmem);
 /* The library's, libc's or a driver's own: never touched. */
 bool migrate_is_ours(struct hmm *hmm, const struct os_vma *vma);
+/* What lies above does not leave: the top of a thread's stack. */
+uintptr_t migrate_end(struct hmm *hmm, const struct os_vma *vma);
 /* Private anonymous memory that MOVE takes. */
 bool migrate_can_move(const struct os_vma *vma);
 /* Mirror the VMA at `at`; its context. */

@@ -75,7 +75,8 @@ static void doubt_settle(struct hmm *hmm)
 		for (unsigned c = 0; c < CONTEXTS; c++)
 			if (d->ctx == c || d->ctx == CONTEXTS)
 				quiet &= !hmm->os->ctx_probe(&hmm->os_ctx[c]);
-		if (!quiet)
+		/* A verdict that is outstanding is given with the doubts that there were. */
+		if (!quiet || judging(hmm, d->start, d->end))
 			pager->doubt[kept++] = *d;
 	}
 	pager->doubts = kept;

@@ -335,6 +335,7 @@ int pager_make(struct hmm *hmm)
 	if (!err && atomic_compare_exchange_strong(&hmm->pager, &none, pager)) {
 		/* Before the first devmem nobody forks with anything away. */
 		pager->fork_transfer = transfer_claim(hmm);
+		hmm->os->populate(pager->fresh, pager->fresh + FORK_PAGES * PAGE, true);
 		if (hush_start(hmm))
 			hmm_log(HMM_LOG_WARN, "no thread or memory to get through storms of madvise "
 				"with: faults may have to wait for their end");

@@ -45,6 +45,7 @@
 #define REQUESTS 16u
 #define DEVMEMS 64u
 #define PARKED 1024u
+#define FORK_PAGES 64u /* of the buffer for a child's pages */
 #define LIMBO 65536u
 #define UNSETTLED 64u
 #define HOMING_LOG 4096u

@@ -53,7 +53,7 @@ static void answer(struct hmm_migrate *m, const struct hmm_transfer *t)
 }
 
 /* All of it, but for what threads need when they end. */
-static void fill(struct hmm_migrate *m, struct hmm_transfer *t)
+static void fill(struct hmm_migrate *m, struct hmm_transfer *t, uintptr_t usable)
 {
 	struct hmm *hmm = t->hmm;
 	bool thread = hmm->os->thread_page(m->start, m->end);
@@ -63,13 +63,13 @@ static void fill(struct hmm_migrate *m, struct hmm_transfer *t)
 		uintptr_t at = m->start + i * PAGE;
 
 		t->page[i] = (struct moving){ .addr = at, .frame = NO_FRAME };
-		if (thread && hmm->os->thread_page(at, at + PAGE))
-			t->page[i].kept = true;
+		t->page[i].kept = at >= usable ||
+				  (thread && hmm->os->thread_page(at, at + PAGE));
 	}
 }
 
 /* -EAGAIN: once more, what stayed could move now. */
-static int take(struct hmm_migrate *m, bool last)
+static int take(struct hmm_migrate *m, uintptr_t usable, bool last)
 {
 	struct request take = { .kind = REQUEST_TAKE }, back = { .kind = REQUEST_RETURN };
 	struct hmm *hmm = m->devmem->hmm;
@@ -80,7 +80,7 @@ static int take(struct hmm_migrate *m, bool last)
 	if (err)
 		return err;
 	t = migrate_claim(m->devmem, ctx);
-	fill(m, t);
+	fill(m, t, usable);
 	take.transfer = back.transfer = t;
 	err = migrate_tell(t, m->start, m->end);
 	if (!err)
@@ -101,6 +101,7 @@ static int take(struct hmm_migrate *m, bool last)
 int hmm_migrate_setup(struct hmm_migrate *m)
 {
 	struct os_vma vma;
+	uintptr_t usable;
 	int err = check_setup(m, &vma);
 
 	if (err)
@@ -112,9 +113,10 @@ int hmm_migrate_setup(struct hmm_migrate *m)
 		m->src[i] = m->dst[i] = 0;
 	if (!migrate_can_move(&vma) || migrate_is_ours(m->devmem->hmm, &vma))
 		return 0;
+	usable = m->end == vma.end ? migrate_end(m->devmem->hmm, &vma) : m->end;
 	err = -EAGAIN;
 	for (unsigned round = 0; round < 4 && err == -EAGAIN; round++)
-		err = take(m, round == 3);
+		err = take(m, usable, round == 3);
 	return err == -EAGAIN || err == -EBUSY
 		       ? error_say(-EBUSY, "the range keeps changing, or a fork runs") : err;
 }

@@ -110,6 +110,7 @@ static unsigned parse_flags(const char *at)
 		unsigned flag;
 	} known[] = {
 		{ "um", OS_VMA_MISSING }, { "wf", OS_VMA_WIPEONFORK }, { "lo", OS_VMA_LOCKED },
+		{ "nh", OS_VMA_NOHUGE },
 	};
 	unsigned flags = 0;
 

@@ -98,6 +98,7 @@ struct os_mm {
 #define OS_VMA_MISSING (1u << 0)    /* registered MISSING with a userfaultfd */
 #define OS_VMA_WIPEONFORK (1u << 1)
 #define OS_VMA_LOCKED (1u << 2)	    /* mlocked */
+#define OS_VMA_NOHUGE (1u << 3)	    /* no huge pages: MADV_NOHUGEPAGE, or MAP_STACK */
 
 struct os_run {
 	uintptr_t start, end;
@@ -226,9 +227,10 @@ struct os_ops {
 	/* From now on the object that holds this code is critical as well. The main program
 	 * never gets it. Takes the dynamic linker's lock. */
 	void (*critical_add)(const void *function);
-	/* Does [start, end) touch what the kernel itself accesses when a thread of this process ends
-	 * or execs? It waits for no page then. True for who cannot be asked. Any thread; it
-	 * lists all threads. Threads that are made later: ask again after the page has left. */
+	/* Does [start, end) touch what the kernel itself accesses when a thread of this process
+	 * ends or execs? It waits for no page then. True where that cannot be told. Any
+	 * thread; it lists all threads. One may be made meanwhile: ask before a page leaves
+	 * and again when it has left. */
 	bool (*thread_page)(uintptr_t start, uintptr_t end);
 	/* Runs of equal flags in [start, end), ascending; a page in no run, or in one
 	 * without flags, is absent.
@@ -264,7 +266,8 @@ struct os_ops {
 	 * had budget_ns of CPU time, enough to come from a message that was read to the
 	 * address space's lock (a thread that was preempted inside has not), and has given up
 	 * that lock since, or it has ended. 0; -EBUSY not within timeout_ns (but for the
-	 * lock, which may take as long as others discard memory). Any thread but reader and worker.
+	 * lock, which may take as long as others discard memory). Any thread but reader and
+	 * worker.
 	 */
 	int (*madvise_settled)(uint64_t budget_ns, uint64_t timeout_ns);
 	/* Let others run that are ready on this CPU. */

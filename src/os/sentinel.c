@@ -21,6 +21,7 @@
 #include <errno.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "os/live.h"
@@ -53,17 +54,22 @@ static bool is_highest(uintptr_t page)
 	return err == -ENOENT;
 }
 
+static int unmap(uintptr_t page)
+{
+	return (int)syscall(SYS_munmap, page, OS_PAGE_SIZE);
+}
+
+/* Not by libc: ThreadSanitizer's puts 0 for an address that it does not know, and dies of it. */
 static int map_at(uintptr_t page)
 {
-	void *got = mmap((void *)page, OS_PAGE_SIZE, PROT_NONE,
-			 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE,
-			 -1, 0);
+	int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE;
+	long got = syscall(SYS_mmap, page, OS_PAGE_SIZE, PROT_NONE, flags, -1, 0);
 
-	if (got == MAP_FAILED)
+	if (got == -1)
 		return -errno;
-	if (got == (void *)page)
+	if ((uintptr_t)got == page)
 		return 0;
-	munmap(got, OS_PAGE_SIZE); /* a kernel, or an emulator, that takes it for a hint */
+	unmap((uintptr_t)got); /* an emulator that takes it for a hint */
 	return -EEXIST;
 }
 
@@ -78,7 +84,7 @@ static uintptr_t map_highest(void)
 				continue;
 			if (is_highest(page))
 				return page;
-			munmap((void *)page, OS_PAGE_SIZE);
+			unmap(page);
 			return 0;
 		}
 	}
@@ -94,7 +100,7 @@ void sentinel_unmap(struct os_ctx *ctx)
 		return;
 	ctx->sentinel = 0;
 	arena_disown(page, page + OS_PAGE_SIZE);
-	if (munmap((void *)page, OS_PAGE_SIZE))
+	if (unmap(page))
 		arena_adopt(page, page + OS_PAGE_SIZE);
 }
 

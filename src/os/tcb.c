@@ -18,7 +18,7 @@
  * - But a thread that ends has none either, from when its list is done until it has given
  *   up the address space; the word is cleared in between. Such a one is waited for.
  * - The mutexes in the list are not told: they can be anywhere.
- * - The area of rseq and that of the alternate signal stack are accessed on the way back to user
+ * - The area of rseq and the alternate signal stack are accessed on the way back to user
  *   mode, where the kernel waits for pages as ever (tests/live/test_os_tcb.c).
  */
 #include <errno.h>

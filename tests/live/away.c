@@ -115,12 +115,20 @@ static void copy_one(struct away *dev, const struct hmm_devmem_copy *copy, bool 
 	frame = dev->frames + copy->frame * PAGE;
 	if (home && copy->host) {
 		memcpy(copy->host, frame, PAGE);
-		memset(frame, 0xdb, PAGE); /* who reads it now reads rubbish */
 	} else if (!home && copy->host) {
 		memcpy(frame, copy->host, PAGE);
 	} else if (!home) {
 		memset(frame, 0, PAGE);
 	}
+}
+
+/* Who still reads the frame reads rubbish. */
+static void frame_free(void *priv, uint64_t frame)
+{
+	struct away *dev = priv;
+
+	if (!dev->host)
+		memset(dev->frames + frame * PAGE, 0xdb, PAGE);
 }
 
 static void do_job(struct away *dev, const struct job *job)
@@ -321,7 +329,8 @@ static const struct hmm_notifier_ops notifier_ops = { .size = sizeof(notifier_op
 						      .invalidate = invalidate };
 static const struct hmm_devmem_ops devmem_ops = { .size = sizeof(devmem_ops),
 						  .to_device = to_device,
-						  .to_host = to_host };
+						  .to_host = to_host,
+						  .frame_free = frame_free };
 
 static int start(pthread_t *thread, char **stack, void *(*fn)(void *arg), struct away *dev)
 {
@@ -541,8 +550,11 @@ char *away_map(size_t length)
 
 enum verdict away_out(struct away *dev, void *at, size_t pages)
 {
-	int64_t n = hmm_migrate_to_device(dev->devmem, (uintptr_t)at, pages * PAGE);
+	int64_t n = -EBUSY;
 
+	/* "Keeps changing": on a busy machine it may only look so. */
+	for (int i = 0; i < 5 && n == -EBUSY; i++)
+		n = hmm_migrate_to_device(dev->devmem, (uintptr_t)at, pages * PAGE);
 	CHECK(n == (int64_t)pages, "%lld of %zu pages moved to the device (%s)",
 	      (long long)n, pages, n < 0 ? hmm_strerror((int)n) : "");
 	return PASS;

@@ -106,7 +106,7 @@ static enum verdict dropped_data(const void *arg)
 	pthread_join(thread, NULL);
 	TRY(verdict);
 	EXPECT(0, m.err);
-	CHECK(m.moved > 100, "only %llu pages moved", (unsigned long long)m.moved);
+	CHECK(m.moved > 2 * PAGES, "only %llu pages moved", (unsigned long long)m.moved);
 	SYS(munmap(at, LENGTH));
 	TRY(away_settles(m.dev, 0));
 	away_close(m.dev);

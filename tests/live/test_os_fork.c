@@ -147,12 +147,16 @@ static void expect_held(void)
 		assert_int_equal(os->ctx_probe(&ctxs[i]), 0);
 }
 
-static void copy_to(int fd, unsigned i)
+static int fill(int fd, unsigned i)
 {
 	size_t done;
 
-	assert_int_equal(os->child_copy(fd, (uintptr_t)pages[i], (uintptr_t)bytes, PAGE, &done),
-			 0);
+	return os->child_copy(fd, (uintptr_t)pages[i], (uintptr_t)bytes, PAGE, &done);
+}
+
+static void copy_to(int fd, unsigned i)
+{
+	assert_int_equal(fill(fd, i), 0);
 	os->child_close(fd);
 }
 
@@ -242,18 +246,14 @@ static void *hears(void *arg)
 		os->ctx_poll(ctxs, BOTH, -1, &ready);
 		for (unsigned i = 0; i < BOTH; i++)
 			if ((ready >> i & 1) && os->ctx_read(&ctxs[i], &msg, 1) == 1) {
-				NEED(msg.kind == OS_MSG_FORK && (i == LISTENERS) == (++n == BOTH));
-				if (i < LISTENERS) {
-					size_t done;
-
-					NEED(!os->child_copy(msg.child, (uintptr_t)pages[i],
-							     (uintptr_t)bytes, PAGE, &done));
-				} else {
-					heard = true;
-				}
+				NEED(msg.kind == OS_MSG_FORK);
+				NEED((i == LISTENERS) == (++n == BOTH));
+				if (i < LISTENERS)
+					fill(msg.child, i);
 				os->child_close(msg.child);
 			}
 	}
+	heard = true;
 	return NULL;
 }
 
@@ -410,7 +410,6 @@ static void test_child_read(void **state)
 	struct os_msg msgs[4];
 	int child_of[LISTENERS], n;
 	unsigned who;
-	size_t done;
 
 	if (!ctxs[0].fork) {
 		print_message("EVENT_FORK is not granted here\n");
@@ -424,8 +423,7 @@ static void test_child_read(void **state)
 		assert_int_equal(os->child_read(fd, msgs, 4), 0);
 	}
 	/* It runs, and nobody holds it: it unmaps and waits. */
-	while (os->child_copy(child_of[0], (uintptr_t)pages[0], (uintptr_t)bytes, PAGE, &done) !=
-	       -EAGAIN)
+	while (fill(child_of[0], 0) != -EAGAIN)
 		sched_yield();
 	assert_int_equal(seen->ran, 1);
 	while (!(n = os->child_read(child_of[0], msgs, 4)))

@@ -107,6 +107,19 @@ static void at_frame(struct job *job, unsigned char *page)
 		memcpy(job->buffer, at, job->length);
 }
 
+static unsigned char *frame_at(struct dev *dev, uint64_t frame)
+{
+	unsigned char *at;
+
+	if (!dev->options.host_frames)
+		return dev->vram + frame * PAGE;
+	at = hmm_devmem_host(dev->devmem, frame);
+	if (!at)
+		fail("frame %llu is nowhere, and the device has a translation to it",
+		     (unsigned long long)frame);
+	return at;
+}
+
 /* Device memory: done now. System memory: announce it, for sm_system(). */
 static void sm_use(struct sm *sm, uint64_t entry)
 {
@@ -116,10 +129,8 @@ static void sm_use(struct sm *sm, uint64_t entry)
 	sm->used = true;
 	if (!hmm_pfn_is_device(entry))
 		sm->busy = page_of(sm->job->addr);
-	else if (dev->options.host_frames)
-		at_frame(sm->job, hmm_devmem_host(dev->devmem, frame));
 	else
-		at_frame(sm->job, dev->vram + frame * PAGE);
+		at_frame(sm->job, frame_at(dev, frame));
 }
 
 static int program(const struct hmm_range *range, void *arg)
@@ -201,12 +212,8 @@ static void sm_hold(struct sm *sm)
 		pthread_mutex_lock(&dev->update);
 		there = slot->page == page_of(job->addr) && hmm_pfn_is_device(slot->entry);
 		frame = hmm_pfn_frame(slot->entry);
-		if (there && dev->options.host_frames)
-			word = *(volatile uint64_t *)((char *)hmm_devmem_host(dev->devmem,
-									      frame) +
-						      job->addr % PAGE);
-		else if (there)
-			word = *(volatile uint64_t *)(dev->vram + frame * PAGE +
+		if (there)
+			word = *(volatile uint64_t *)(frame_at(dev, frame) +
 						      job->addr % PAGE);
 		pthread_mutex_unlock(&dev->update);
 		if (word && (word & job->mask) != job->value) {

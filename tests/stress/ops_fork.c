@@ -21,6 +21,7 @@
 #define CHILDREN 6u
 #define HELD 6u
 #define CHILD_LIMIT_S 60u
+#define FORK_PAUSE_NS UINT64_C(300000000)
 /* Not more than this many pages: children are to be many, not long. */
 #define CHILD_PAGES 3000u
 
@@ -195,6 +196,15 @@ static pid_t make_orphan(struct worker *w, struct child *child, const struct hel
 	return WEXITSTATUS(status) ? -1 : middle;
 }
 
+/* Everybody stands still in a fork: a few each second are enough. */
+static bool fork_is_due(struct world *world)
+{
+	uint64_t last = world->last_fork, now = now_ns();
+
+	return now - last > FORK_PAUSE_NS &&
+	       atomic_compare_exchange_strong(&world->last_fork, &last, now);
+}
+
 static void fork_with(struct worker *w, struct area *a, bool raw, bool orphan)
 {
 	struct held held;
@@ -202,6 +212,8 @@ static void fork_with(struct worker *w, struct area *a, bool raw, bool orphan)
 	pid_t pid;
 
 	fork_reap(w, false);
+	if (!fork_is_due(w->world))
+		return;
 	child = child_take(w);
 	if (!child)
 		return;

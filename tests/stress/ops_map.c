@@ -349,6 +349,39 @@ static void op_collapse(struct worker *w, struct area *a)
 		run_check(a, &run, "the CPU after COLLAPSE");
 }
 
+/* DONTNEED begins and does not end: a page that leaves in between may not come back. */
+static void op_duel(struct worker *w, struct area *a)
+{
+	struct world *world = w->world;
+	uintptr_t nobody = 0;
+	struct run run;
+
+	if (!area_run(w, a, &run))
+		return;
+	run.n = run.n < 3 ? run.n : 3;
+	area_note(w, a, &run, "duel");
+	run_writable(w, a, &run);
+	world->duel_pages = run.n;
+	if (!atomic_compare_exchange_strong(&world->duel, &nobody, run.addr))
+		return;
+	for (unsigned round = 0; round < 30; round++) {
+		int err = madvise((void *)run.addr, run.n * PAGE, MADV_DONTNEED);
+
+		if (err)
+			fail("DONTNEED of area %u page %u: %m", a->id, run.i);
+		for (unsigned k = 0; k < run.n; k++)
+			page_zero(&a->page[run.i + k], run.addr + k * PAGE);
+		run_check(a, &run, "the CPU after DONTNEED in a duel");
+		for (unsigned k = 0; k < run.n; k++)
+			page_write(a, run.i + k, 1u << pick(w, SECTIONS),
+				   (void *)a->page[run.i + k].addr);
+		for (volatile unsigned i = pick(w, 50000); i; i--)
+			;
+	}
+	run_check(a, &run, "the CPU after a duel");
+	world->duel = 0;
+}
+
 const struct op ops_map[] = {
 	{ "mmap", op_map, 40, true },
 	{ "munmap", op_unmap, 12, true },
@@ -364,6 +397,7 @@ const struct op ops_map[] = {
 	{ "mprotect-none", op_none, 6, false },
 	{ "dontneed", op_dontneed, 30, false },
 	{ "free", op_free, 15, false },
+	{ "duel", op_duel, 6, false },
 	{ "collapse", op_collapse, 4, false },
 	{ NULL, NULL, 0, false },
 };

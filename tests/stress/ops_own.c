@@ -134,6 +134,34 @@ static void op_wild(struct worker *w, struct area *a)
 			  1 + pick(w, 2048));
 }
 
+/* Somebody else's area, whatever he does to it now: also just where he unmaps or drops. */
+static void op_meddle(struct worker *w, struct area *a)
+{
+	const struct area *other = &w->world->area[pick(w, w->world->areas)];
+	const struct page *p = &other->page[pick(w, other->pages)];
+	uintptr_t at = __atomic_load_n(&p->addr, __ATOMIC_RELAXED);
+
+	if (!at)
+		return;
+	if (one_in(w, 6)) {
+		hmm_migrate_to_host(w->world->hmm, at, (1 + pick(w, 64)) * PAGE);
+		return;
+	}
+	send_away(w, at, 1 + pick(w, one_in(w, 4) ? 256 : 8));
+}
+
+bool own_duel(struct worker *w)
+{
+	uintptr_t at = w->world->duel;
+	unsigned pages = w->world->duel_pages;
+
+	if (!at || !pages)
+		return false;
+	doing(w, "duel", NULL, 0);
+	send_away(w, at, pages);
+	return true;
+}
+
 static void *thread_main(void *arg)
 {
 	char bytes[5000];
@@ -205,6 +233,7 @@ const struct op ops_own[] = {
 	{ "other-stack", op_other_stack, 10, false },
 	{ "bss", op_bss, 3, false },
 	{ "wild", op_wild, 3, false },
+	{ "meddle", op_meddle, 150, false },
 	{ "thread", op_thread, 4, false },
 	{ "spawn", op_spawn, 1, false },
 	{ NULL, NULL, 0, false },

@@ -76,6 +76,8 @@ static void one_op(struct worker *w)
 	struct area *a;
 
 	w->ops++;
+	if (one_in(w, 2) && own_duel(w))
+		return;
 	if (one_in(w, 6) && !w->world->no_racy) {
 		racy_op(w);
 		return;

@@ -75,6 +75,11 @@ struct world {
 	_Atomic bool stop;
 	_Atomic bool failing; /* somebody prints what is wrong */
 	_Atomic unsigned children;
+	_Atomic uint64_t last_fork;
+	/* Pages whose owner drops them again and again: the others migrate them meanwhile.
+	 */
+	_Atomic uintptr_t duel;
+	_Atomic unsigned duel_pages;
 	_Atomic uint64_t forks, moved_out, moved_home; /* of devices that are gone */
 	_Atomic uint64_t refused;		       /* mremaps that the kernel refused */
 };
@@ -123,6 +128,8 @@ void dev_leave(struct worker *w);
 /* ops_own.c */
 void own_begin(struct worker *w);
 void own_end(struct worker *w);
+/* Take part in the duel that another thread has begun, if there is one. */
+bool own_duel(struct worker *w);
 /* ops_dev.c: may this error come out of a migration here? */
 bool migrate_may_fail(const struct worker *w, int64_t err);
 /* ops_fork.c */

@@ -182,7 +182,8 @@ void away_check(void)
 			fake_fail("%s: page %u: signal %d", away.doing, i, cpu.signal);
 		if (cpu.signal == SIGBUS && away.page[i].is != AWAY_LOST && !away.page[i].lost_too)
 			fake_fail("%s: page %u is lost", away.doing, i);
-		if (!cpu.signal && (away.page[i].is != AWAY_READS || cpu.value != away.page[i].value))
+		if (!cpu.signal &&
+		    (away.page[i].is != AWAY_READS || cpu.value != away.page[i].value))
 			fake_fail("%s: page %u reads %lu, not %lu", away.doing, i,
 				  (unsigned long)cpu.value, (unsigned long)away.page[i].value);
 	}

@@ -170,10 +170,11 @@ static int sentinel_open(struct os_ctx *ctx)
 
 static void ctx_close(struct os_ctx *ctx)
 {
+	unsigned number = fake_ctx_number(ctx);
+
 	for (unsigned i = 0; i < fake.pages; i++)
-		if (fake.page[i].ctx == (int)fake_ctx_number(ctx) && !fake.ctx[fake_ctx_number(ctx)].lost)
-			fake_fail("context %u is closed with page %u registered", fake_ctx_number(ctx),
-				  i);
+		if (fake.page[i].ctx == (int)number && !fake.ctx[number].lost)
+			fake_fail("context %u is closed with page %u registered", number, i);
 	fake.ctx[fake_ctx_number(ctx)].open = false;
 	ctx->fd = -1;
 }

@@ -261,7 +261,7 @@ void fake_protect(unsigned page, unsigned n, int prot);
 void fake_dontneed(unsigned page, unsigned n);
 /* mremap(MREMAP_FIXED); dontunmap leaves the source mapped and registered. */
 void fake_remap(unsigned from, unsigned to, unsigned n, bool dontunmap);
-/* clone() without any handler: which child it is. Numbers of closed ones are used again, late. */
+/* clone() without any handler: which child it is. Numbers of closed ones come again, late. */
 unsigned fake_fork(void);
 /* The child runs, and unmaps: nothing can be copied to it until that is read. */
 void fake_child_unmaps(unsigned child, unsigned page, unsigned n);

@@ -70,7 +70,7 @@ int vram_look(struct vram *vram, unsigned page, unsigned n);
 /* What its threads do; a page that it has no entry of it asks for. */
 uint64_t vram_read(struct vram *vram, unsigned page);
 void vram_write(struct vram *vram, unsigned page, uint64_t value);
-/* Frames in the table of the device; and those that the library has given and not taken back. */
+/* Frames that the library has given and not taken back; what is in one. */
 unsigned vram_used(const struct vram *vram);
 uint64_t vram_frame(struct vram *vram, uint64_t frame);
 struct hmm_devmem_stats vram_stats(const struct vram *vram);
