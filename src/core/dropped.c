@@ -253,8 +253,8 @@ static void clear_destination(struct hmm *hmm, unsigned ctx, uintptr_t start, ui
 	for (uintptr_t at = start; books_next(hmm, &at, end, &entry); at += PAGE) {
 		if (book_ctx(entry) != ctx && belongs(hmm, book_ctx(entry), at))
 			continue;
-		if (book_ctx(entry) == ctx && !judging(hmm, at, at + PAGE) &&
-		    hmm->os->ctx_probe(&hmm->os_ctx[ctx]) &&
+		if (!judging(hmm, at, at + PAGE) &&
+		    hmm->os->ctx_probe(&hmm->os_ctx[book_ctx(entry)]) &&
 		    !uhmm_ptable_lookup(&hmm->pager->aside, at) &&
 		    !uhmm_ptable_set(&hmm->pager->aside, at, entry)) {
 			books_erase(hmm, at);
@@ -342,8 +342,9 @@ void dropped_remap(struct hmm *hmm, unsigned ctx, const struct os_msg *msg, uint
 	judge_add(hmm, ctx, msg->to, to_end, number);
 }
 
-/* They are of something that left without a message (docs/limits.md). */
-void dropped_strangers(struct hmm *hmm, uintptr_t start, uintptr_t end)
+/* They are of something that left without a message (docs/limits.md); if nothing is pending that would
+ * tell. */
+int dropped_strangers(struct hmm *hmm, uintptr_t start, uintptr_t end)
 {
 	struct verdict v = { 0 };
 	uint64_t entry;
@@ -351,7 +352,11 @@ void dropped_strangers(struct hmm *hmm, uintptr_t start, uintptr_t end)
 	for (uintptr_t at = start; books_next(hmm, &at, end, &entry); at += PAGE) {
 		if (at >= v.end)
 			v = look_at(hmm, book_ctx(entry), at);
-		if (!v.alive)
-			drop(hmm, at, entry, (struct event_id){ 0 }, true);
+		if (v.alive)
+			continue;
+		if (hmm->os->ctx_probe(&hmm->os_ctx[book_ctx(entry)]))
+			return -EAGAIN;
+		drop(hmm, at, entry, (struct event_id){ 0 }, true);
 	}
+	return 0;
 }

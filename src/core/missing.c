@@ -103,7 +103,9 @@ static int register_piece(struct hmm *hmm, unsigned ctx, uintptr_t start, uintpt
 	/* Without room on the list it would be registered, and in doubt, each time. */
 	if (pager->missing_n == MISSING_VMAS)
 		return -ENOSPC;
-	dropped_strangers(hmm, start, end);
+	err = dropped_strangers(hmm, start, end);
+	if (err)
+		return err;
 	err = hmm->os->ctx_register_missing(&hmm->os_ctx[ctx], start, end);
 	if (err)
 		return err;

@@ -435,8 +435,9 @@ void dropped_remap(struct hmm *hmm, unsigned ctx, const struct os_msg *msg, uint
 void judge_all(struct hmm *hmm);
 /* Is a verdict on entries of [start, end) outstanding? Any thread. */
 bool judging(const struct hmm *hmm, uintptr_t start, uintptr_t end);
-/* Before [start, end) is registered: entries there of something that left without a message. */
-void dropped_strangers(struct hmm *hmm, uintptr_t start, uintptr_t end);
+/* Before [start, end) is registered: entries there of something that left without a message.
+ * -EAGAIN: a change is pending, its message may say so. */
+int dropped_strangers(struct hmm *hmm, uintptr_t start, uintptr_t end);
 
 /* ---- forked.c ---- */
 void forked_child(struct hmm *hmm, unsigned ctx, int child);

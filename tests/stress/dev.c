@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later OR BSD-2-Clause */
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
 #include <time.h>
 
@@ -155,6 +156,9 @@ static int sm_system(struct sm *sm)
 		err = hmm_copy_to(dev->hmm, job->addr, job->buffer, job->length);
 	else if (!job->n)
 		err = hmm_copy_from(dev->hmm, job->buffer, job->addr, job->length);
+	if (err)
+		fprintf(stderr, "a device's access to system memory at %#lx fails: %s\n",
+			job->addr, hmm_strerror(err));
 	pthread_mutex_lock(&dev->update);
 	sm->busy = 0;
 	pthread_cond_broadcast(&dev->idle);
@@ -194,6 +198,9 @@ static int sm_job(struct sm *sm)
 		sm->pfn = 0;
 		err = hmm_range_program(&range, 3000, &dev->update, program, sm);
 	}
+	if (err == -EFAULT)
+		fprintf(stderr, "a device's fault at %#lx fails: %s, %s\n", range.fault_addr,
+			hmm_reason_text(range.fault_reason), hmm_strerror(err));
 	return !err && sm->busy ? sm_system(sm) : err;
 }
 

@@ -23,7 +23,7 @@
 #include <sys/mman.h>
 
 /* Calls of one kind that an action is placed at; from there on they are more of the same. */
-#define NTH 2u
+#define NTH 4u
 
 /* ---- what another thread does meanwhile ---- */
 
