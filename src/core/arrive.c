@@ -278,12 +278,16 @@ static int put_next(struct hmm_transfer *t)
 		t->next++;
 		return 0;
 	}
+	if (!transfer_placed(t, t->next))
+		return -EAGAIN;
 	if (failed(t, t->next)) {
 		err = poison(t, page);
 	} else if (t->devmem->options.type != HMM_DEVMEM_COHERENT) {
 		unsigned row = 1;
 
-		while (t->next + row < t->n && !failed(t, t->next + row))
+		while (t->next + row < t->n && !failed(t, t->next + row) &&
+		       t->page[t->next + row].is == PAGE_BUFFER &&
+		       transfer_placed(t, t->next + row))
 			row++;
 		err = arrive_put(hmm, t->ctx, page, row, &n);
 	}

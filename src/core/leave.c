@@ -320,6 +320,10 @@ int leave_commit(struct hmm_transfer *t)
 
 		if (page->is != PAGE_BUFFER && page->is != PAGE_HOLE)
 			continue;
+		if (!transfer_placed(t, t->next)) {
+			pager_again(t->hmm);
+			return -EAGAIN;
+		}
 		if (page->frame == NO_FRAME || page->err) {
 			atomic_fetch_add(&t->devmem->count.failed, page->err != 0);
 			continue;
@@ -351,6 +355,16 @@ static int bury(struct hmm_transfer *t, struct moving *page)
 	return 0;
 }
 
+static unsigned placed_row(const struct hmm_transfer *t)
+{
+	unsigned n = 1;
+
+	while (t->next + n < t->n && t->page[t->next + n].is == PAGE_BUFFER &&
+	       transfer_placed(t, t->next + n))
+		n++;
+	return n;
+}
+
 static int return_next(struct hmm_transfer *t)
 {
 	struct moving *page = &t->page[t->next];
@@ -358,12 +372,14 @@ static int return_next(struct hmm_transfer *t)
 	unsigned n = 1;
 	int err = 0;
 
+	if ((page->is == PAGE_BUFFER || page->is == PAGE_HOLE) && !transfer_placed(t, t->next))
+		return -EAGAIN;
 	switch (page->is) {
 	case PAGE_DROPPED:
 		err = bury(t, page);
 		break;
 	case PAGE_BUFFER:
-		err = coherent(t) ? 0 : arrive_put(hmm, t->ctx, page, t->n - t->next, &n);
+		err = coherent(t) ? 0 : arrive_put(hmm, t->ctx, page, placed_row(t), &n);
 		if (err == -EAGAIN)
 			return err;
 		parked_forget(hmm, page->addr, page->addr + n * PAGE);

@@ -328,6 +328,10 @@ int pager_make(struct hmm *hmm)
 		err = uhmm_ptable_init(&pager->aside);
 	if (!err)
 		err = buffers_make(hmm, pager);
+	for (unsigned i = 0; pager->transfer && i < TRANSFERS; i++) {
+		pager->transfer[i].hmm = hmm;
+		pager->transfer[i].index = i;
+	}
 	/* What was read before nobody has noted: all of it may be unsettled. */
 	pager->removes = 1;
 	pager->unsettled[0] = (struct unsettled){ .end = UINTPTR_MAX, .number = 1 };

@@ -208,6 +208,8 @@ void transfers_release(struct hmm_devmem *devmem);
 unsigned transfers_free(const struct hmm *hmm);
 /* The pager: what the drivers have said of copies that ended, into the pages. */
 void transfers_judge(struct hmm *hmm);
+/* Do the books say that page i, which is on its way, belongs at its address? */
+bool transfer_placed(const struct hmm_transfer *t, unsigned i);
 /* The pager: start the driver's copy of what is PAGE_BUFFER or PAGE_HOLE. */
 void transfer_start(struct hmm_transfer *t);
 /* The pager: those whose copy has ended, or is overdue. */

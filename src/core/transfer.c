@@ -23,8 +23,6 @@ struct hmm_transfer *transfer_claim(struct hmm *hmm)
 
 		if (!atomic_compare_exchange_strong(&t->state, &free, TRANSFER_CLAIMED))
 			continue;
-		t->hmm = hmm;
-		t->index = i;
 		t->out = t->exclusive = false;
 		t->n = t->next = t->copies = 0;
 		t->err = 0;
@@ -88,6 +86,13 @@ bool transfers_cover(const struct hmm *hmm, uintptr_t start, uintptr_t end)
 		if (pager->transfer[i].end > start && pager->transfer[i].start < end)
 			return true;
 	return false;
+}
+
+/* Not while its entry is kept aside (dropped.c): nobody knows yet where the page belongs. */
+bool transfer_placed(const struct hmm_transfer *t, unsigned i)
+{
+	return t->devmem->options.type == HMM_DEVMEM_COHERENT ||
+	       books_get(t->hmm, t->page[i].addr) == book_moving(t->ctx, t->index, i);
 }
 
 static void add_copies(struct hmm_transfer *t)

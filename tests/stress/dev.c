@@ -199,8 +199,9 @@ static int sm_job(struct sm *sm)
 		err = hmm_range_program(&range, 3000, &dev->update, program, sm);
 	}
 	if (err == -EFAULT)
-		fprintf(stderr, "a device's fault at %#lx fails: %s, %s\n", range.fault_addr,
-			hmm_reason_text(range.fault_reason), hmm_strerror(err));
+		fprintf(stderr, "a device's fault at %#lx fails: %s, %s\n",
+			range.fault_addr, hmm_reason_text(range.fault_reason),
+			hmm_strerror(err));
 	return !err && sm->busy ? sm_system(sm) : err;
 }
 

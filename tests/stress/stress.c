@@ -320,6 +320,7 @@ static int stress(const struct stress_options *options)
 	if (racy_begin(world, 6))
 		fail("no memory");
 	watch_begin(world, HANG_S);
+	watch_signals();
 	/* One in so many system calls. */
 	if (world->inject)
 		inject_rate(40);

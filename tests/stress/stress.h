@@ -145,6 +145,8 @@ void racy_end(struct world *world);
 uint64_t now_ns(void);
 /* Until the process ends: aborts it when a worker does the same for limit_s. */
 void watch_begin(struct world *world, unsigned limit_s);
+/* SIGBUS and SIGSEGV end the run, and say where. */
+void watch_signals(void);
 /* Print and end the run with 1. In a forked child: to the parent. */
 _Noreturn void fail(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 /* The same of a page, with its history. `bytes` is what was got. */

@@ -6,6 +6,7 @@
  * stdio are away, and in a forked child.
  */
 #include <errno.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -206,6 +207,33 @@ int thread_on_fixed_stack(pthread_t *thread, void *(*fn)(void *), void *arg)
 	err = pthread_create(thread, &attr, fn, arg);
 	pthread_attr_destroy(&attr);
 	return -err;
+}
+
+/* No device of the run dies, and no address is wrong: whatever it is, it is a defect. */
+static void on_signal(int number, siginfo_t *info, void *context)
+{
+	first_to_fail();
+	say("SIGNAL %d, code %d, at %p, in thread %d of %d\n", number, info->si_code,
+	    info->si_addr, (int)gettid(), (int)getpid());
+	for (unsigned i = 0; i < DEVS; i++) {
+		struct hmm_devmem_stats stats = { .size = sizeof(stats) };
+
+		if (!watched->dev[i])
+			continue;
+		hmm_devmem_get_stats(dev_devmem(watched->dev[i]), &stats);
+		say("  device %u: %llu pages lost, %llu failed\n", i,
+		    (unsigned long long)stats.lost, (unsigned long long)stats.failed);
+	}
+	say_workers(now_ns());
+	end(0);
+}
+
+void watch_signals(void)
+{
+	struct sigaction action = { .sa_sigaction = on_signal, .sa_flags = SA_SIGINFO };
+
+	sigaction(SIGBUS, &action, NULL);
+	sigaction(SIGSEGV, &action, NULL);
 }
 
 void watch_begin(struct world *world, unsigned limit_s)
