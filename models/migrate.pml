@@ -321,10 +321,17 @@ inline enter() {
 #else
 #define MAY_REGISTER(s) (!judge[s])
 #endif
+/* What smaps says to be MISSING already is not registered, and so not in doubt. */
 inline register(s) {
 	if
 	:: mapped[s] && !listed[s] && MAY_REGISTER(s) ->
-		listed[s] = true; doubt[s] = true; token[s] = true; missing[s] = true
+		listed[s] = true;
+		if
+#ifndef MUT_REGISTER_AGAIN
+		:: missing[s]
+#endif
+		:: else -> doubt[s] = changing; token[s] = true; missing[s] = true	/* probe */
+		fi
 	:: else
 	fi
 }

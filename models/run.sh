@@ -127,6 +127,7 @@ row list-forgets migrate.pml fails $failing -DMUT_LIST_FORGETS
 row missing-is-proof migrate.pml fails $remap -DMUT_MISSING_IS_PROOF
 row doubt-stays migrate.pml fails $remap -DMUT_DOUBT_STAYS
 row settle-unjudged migrate.pml fails $remap -DMUT_SETTLE_UNJUDGED
+row register-again migrate.pml fails $remap -DMUT_REGISTER_AGAIN
 row remap-keeps migrate.pml fails $remap -DMUT_REMAP_KEEPS
 row kid-gets-dropped migrate.pml fails $fork -DDROPS=1 -DCPUS=0 -DMUT_KID_GETS_DROPPED
 # Limits (docs/limits.md): what does not hold.

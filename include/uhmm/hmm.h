@@ -698,7 +698,8 @@ struct hmm_devmem_copy {
  *	copying: the frames are host memory (hmm_devmem_options.host_frames).
  * @to_host: first make the device stop using the frames, by whatever address it knows them
  *	(mremap may have moved the page since), and keep it from using them again without
- *	asking hmm_range_*() anew; then copy frames to host pages. host NULL: only stop.
+ *	asking hmm_range_*() anew; then copy frames to host pages. host NULL: only stop. The
+ *	frames keep their bytes until frame_free: a forked child's copy leaves the page there.
  * @frame_alloc: optional: may decline a frame by a negative errno: that page stays
  * @frame_free: optional: the frame is nobody's now
  *
@@ -910,7 +911,8 @@ UHMM_API void hmm_migrate_finalize(struct hmm_migrate *migrate);
  * @start: page aligned; @length: bytes, a multiple of 4096
  *
  * In blocks of 2 MiB; what cannot move stays (as in setup), is no error, and is still
- * valid for the device as system memory. Pages of another devmem come by way of the host.
+ * valid for the device as system memory. So do pages beside a thread's control block, and
+ * whole mappings in which libc, the library or a driver has data. Pages of another devmem come by way of the host.
  * Context: any thread, not a callback; sleeps.
  * Return: pages of the range that are in @devmem now; -EINVAL unaligned, empty, or nothing
  * mapped there; -EBUSY all of it is the library's or libc's own, or keeps changing; -ENOSPC

@@ -63,7 +63,7 @@ static void doubt_add(struct pager *pager, unsigned ctx, uintptr_t start, uintpt
 	pager->doubts++;
 }
 
-static void doubt_settle(struct hmm *hmm)
+void missing_settle(struct hmm *hmm)
 {
 	struct pager *pager = hmm->pager;
 	unsigned kept = 0;
@@ -121,7 +121,7 @@ int missing_register(struct hmm *hmm, unsigned ctx, uintptr_t start, uintptr_t e
 	struct pager *pager = hmm->pager;
 	int err = 0;
 
-	doubt_settle(hmm);
+	missing_settle(hmm);
 	for (uintptr_t at = covered(pager, ctx, start); at < end && !err;
 	     at = covered(pager, ctx, at))
 		err = register_piece(hmm, ctx, at, uncovered(pager, ctx, at, end));

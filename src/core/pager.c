@@ -216,6 +216,8 @@ void pager_turn(struct hmm *hmm)
 	pager->again = false;
 	for (unsigned round = 0; round < 4; round++) {
 		judge_all(hmm);
+		if (pager->doubts)
+			missing_settle(hmm);
 		transfers_look(hmm);
 		requests_run(hmm);
 		faults_serve(hmm);

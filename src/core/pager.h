@@ -450,6 +450,8 @@ void fork_done(struct hmm *hmm);
 /* ---- missing.c ---- */
 /* Register [start, end), all of a VMA of context ctx, MISSING. -EBUSY another context has it. */
 int missing_register(struct hmm *hmm, unsigned ctx, uintptr_t start, uintptr_t end);
+/* Each turn: doubts end as soon as all has been read, and judged. */
+void missing_settle(struct hmm *hmm);
 /* Does MISSING prove here that the VMA is the one that was registered? */
 bool missing_proves(const struct hmm *hmm, unsigned ctx, uintptr_t page);
 /* An event: what it touched is not known to be registered any more. */

@@ -29,7 +29,7 @@
 
 #include "os/tasks.h"
 
-#define LIST_NS UINT64_C(50000000)   /* threads that keep ending while they are listed */
+#define LIST_NS UINT64_C(1000000000)   /* threads that keep ending while they are listed */
 #define ENDING_NS UINT64_C(20000000) /* the rest of a thread's life */
 #define PAUSE_NS 20000u
 #define PF_EXITING 4u /* the kernel's, in a thread's flags */
