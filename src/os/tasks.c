@@ -11,6 +11,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -21,6 +22,8 @@
 #include "os/tasks.h"
 #include "util/arena.h"
 
+#define SPARES 8u
+#define LIST_HEAD 64u
 #define LISTED 4096u /* bytes of directory at a time */
 
 /* The kernel's struct linux_dirent64. */
@@ -58,11 +61,53 @@ bool task_read(pid_t tid, const char *what, char *text, size_t size)
 	return got > 0;
 }
 
+/*
+ * Long lists are kept for the next one. The reader asks too, and it may not unmap: the guard page of a
+ * mapping may have become one with a mapping of the program's that is registered, and the message of
+ * the unmap would be for the reader itself to read.
+ */
+static struct long_list {
+	unsigned room; /* first, in the list's own memory */
+} *_Atomic spare[SPARES];
+
+static struct task *entries_of(struct long_list *list)
+{
+	return (struct task *)((char *)list + LIST_HEAD);
+}
+
+static struct task *take_spare(unsigned *room)
+{
+	for (unsigned i = 0; i < SPARES; i++) {
+		struct long_list *list = atomic_exchange(&spare[i], NULL), *none = NULL;
+
+		if (list && list->room >= *room) {
+			*room = list->room;
+			return entries_of(list);
+		}
+		/* Too short: back, or, somebody being quicker, lost. */
+		if (list)
+			atomic_compare_exchange_strong(&spare[i], &none, list);
+	}
+	return NULL;
+}
+
+static struct task *make_long(unsigned room)
+{
+	struct long_list *list = arena_map(LIST_HEAD + room * sizeof(struct task));
+
+	if (!list)
+		return NULL;
+	list->room = room;
+	return entries_of(list);
+}
+
 static bool grow(struct tasks *tasks)
 {
-	unsigned room = tasks->room * 2;
-	struct task *more = arena_map(room * sizeof(*more));
+	unsigned room = tasks->room * 4;
+	struct task *more = take_spare(&room);
 
+	if (!more)
+		more = make_long(room);
 	if (!more)
 		return false;
 	memcpy(more, tasks->task, tasks->count * sizeof(*more));
@@ -132,6 +177,15 @@ int tasks_list(struct tasks *tasks, pid_t except, uint64_t deadline)
 
 void tasks_free(struct tasks *tasks)
 {
-	if (tasks->task != tasks->few)
-		arena_unmap(tasks->task, tasks->room * sizeof(*tasks->task));
+	struct long_list *list = (struct long_list *)((char *)tasks->task - LIST_HEAD);
+
+	if (tasks->task == tasks->few)
+		return;
+	for (unsigned i = 0; i < SPARES; i++) {
+		struct long_list *none = NULL;
+
+		if (atomic_compare_exchange_strong(&spare[i], &none, list))
+			return;
+	}
+	/* More at once than are kept: this one is never used again. */
 }
