@@ -4,7 +4,8 @@
  *
  * Bytes are not counted: each copy of the page (at home, in the two buffers, in the frame, at
  * the child's, and the zeros of a hole) says for which places it is what was last written
- * there. A write takes that from the other copies; a copy takes it along; a drop leaves zeros right.
+ * there. A write takes that from the other copies; a copy takes it along; a drop leaves zeros
+ * right.
  */
 
 /* A copy of the page: bit s: it is right for place s. */

@@ -245,9 +245,6 @@ inline apply_remap() {
 		fi;
 		listed[B] = false;
 		listed[A] = false;
-#ifndef MUT_DOUBT_STAYS
-		doubt[B] = doubt[B] || doubt[A];
-#endif
 		judge[A] = false;
 		judge[B] = books[B]
 	};
@@ -330,7 +327,9 @@ inline register(s) {
 #ifndef MUT_REGISTER_AGAIN
 		:: missing[s]
 #endif
-		:: else -> doubt[s] = changing; token[s] = true; missing[s] = true	/* probe */
+		:: else ->
+			token[s] = true; missing[s] = true;
+			doubt[s] = changing	/* the probe */
 		fi
 	:: else
 	fi

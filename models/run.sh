@@ -125,7 +125,6 @@ row wake-if-there migrate.pml fails $unmap -DMUT_WAKE_IF_THERE
 row unmap-means-gone migrate.pml fails $failing -DMUT_UNMAP_MEANS_GONE
 row list-forgets migrate.pml fails $failing -DMUT_LIST_FORGETS
 row missing-is-proof migrate.pml fails $remap -DMUT_MISSING_IS_PROOF
-row doubt-stays migrate.pml fails $remap -DMUT_DOUBT_STAYS
 row settle-unjudged migrate.pml fails $remap -DMUT_SETTLE_UNJUDGED
 row register-again migrate.pml fails $remap -DMUT_REGISTER_AGAIN
 row remap-keeps migrate.pml fails $remap -DMUT_REMAP_KEEPS

@@ -11,8 +11,8 @@
  *
  * Judging: look whose the mapping is, then ask whether a change of the context is pending. If not,
  * nothing has happened since the look that we have not read: the verdict is true. Else
- * it is asked again after the next read. Nothing can move there meanwhile (EAGAIN), and no
- * look of a device is answered (judging()).
+ * it is asked again. Until there is one nothing is moved there or taken from there, and no look
+ * of a device is answered (judging()).
  *
  * The mapping is the one that the entries are of if it is registered with their context, MISSING
  * (smaps), and not by a REGISTER of ours that may have hit its successor (missing_proves).

@@ -98,6 +98,7 @@ bool missing_proves(const struct hmm *hmm, unsigned ctx, uintptr_t page)
 static int register_piece(struct hmm *hmm, unsigned ctx, uintptr_t start, uintptr_t end)
 {
 	struct pager *pager = hmm->pager;
+	unsigned flags = 0;
 	int err;
 
 	/* Without room on the list it would be registered, and in doubt, each time. */
@@ -106,11 +107,16 @@ static int register_piece(struct hmm *hmm, unsigned ctx, uintptr_t start, uintpt
 	err = dropped_strangers(hmm, start, end);
 	if (err)
 		return err;
+	/* Registered before, and only not on the list any more: it does not come into doubt. */
+	if (!hmm->os->vma_flags(start, &flags) && (flags & OS_VMA_MISSING) &&
+	    belongs_all(hmm, ctx, start, end))
+		goto on_the_list;
 	err = hmm->os->ctx_register_missing(&hmm->os_ctx[ctx], start, end);
 	if (err)
 		return err;
 	if (hmm->os->ctx_probe(&hmm->os_ctx[ctx]))
 		doubt_add(pager, ctx, start, end);
+on_the_list:
 	pager->missing[pager->missing_n++] =
 		(struct missing){ .start = start, .end = end, .ctx = ctx };
 	return 0;

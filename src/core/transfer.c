@@ -88,11 +88,17 @@ bool transfers_cover(const struct hmm *hmm, uintptr_t start, uintptr_t end)
 	return false;
 }
 
-/* Not while its entry is kept aside (dropped.c): nobody knows yet where the page belongs. */
+/*
+ * Not while its entry is kept aside or to be judged (dropped.c): nobody knows yet where the page
+ * belongs. (Whose change made it doubtful may go on at any moment, without another message.)
+ */
 bool transfer_placed(const struct hmm_transfer *t, unsigned i)
 {
+	uintptr_t addr = t->page[i].addr;
+
 	return t->devmem->options.type == HMM_DEVMEM_COHERENT ||
-	       books_get(t->hmm, t->page[i].addr) == book_moving(t->ctx, t->index, i);
+	       (books_get(t->hmm, addr) == book_moving(t->ctx, t->index, i) &&
+		!judging(t->hmm, addr, addr + PAGE));
 }
 
 static void add_copies(struct hmm_transfer *t)
