@@ -177,15 +177,14 @@ bool belongs(struct hmm *hmm, unsigned ctx, uintptr_t page)
  * COPY goes where MOVE refuses: a mapping that became read-only, or whose permission or lock differ,
  * a page of the buffer that somebody pins. But it does not look whose the mapping is.
  */
-static int put_copy(struct hmm *hmm, unsigned ctx, const struct moving *page, size_t *bytes)
+static int put_copy(struct hmm *hmm, unsigned ctx, struct moving *page, size_t *bytes)
 {
 	int err;
 
 	if (!belongs(hmm, ctx, page->addr))
 		return hmm->os->ctx_probe(&hmm->os_ctx[ctx]) ? -EAGAIN : -ENOENT;
 	err = hmm->os->ctx_copy(&hmm->os_ctx[ctx], page->addr, page->host, PAGE, bytes);
-	if (!err)
-		trash(hmm, page->host, PAGE);
+	page->left = !err && trash(hmm, page->host, PAGE);
 	return err;
 }
 
@@ -214,10 +213,10 @@ static void let_go(struct hmm_transfer *t, struct moving *page)
 	bool dropped = page->is == PAGE_DROPPED;
 	struct limbo_entry entry = { .devmem = devmem, .frame = page->frame,
 				     .number = page->number, .queue = page->queue, .addr = page->addr, .ctx = t->ctx,
-				     .host = dropped && is_host(devmem),
+				     .host = (dropped || page->left) && is_host(devmem),
 				     .unmapped = dropped && page->unmapped };
 
-	if (dropped || devmem->frame[page->frame].held)
+	if (dropped || page->left || devmem->frame[page->frame].held)
 		limbo_add(t->hmm, &entry);
 	else
 		frame_give(devmem, page->frame);

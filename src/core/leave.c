@@ -355,6 +355,20 @@ static int bury(struct hmm_transfer *t, struct moving *page)
 	return 0;
 }
 
+/* Its host frame is nobody's before what lies in it has been discarded. */
+static void leave_behind(struct hmm_transfer *t, struct moving *page)
+{
+	struct limbo_entry entry = { .devmem = t->devmem, .frame = page->frame,
+				     .addr = page->addr, .ctx = t->ctx, .host = true };
+
+	if (!t->devmem->options.host_frames || page->frame == NO_FRAME ||
+	    page->host != t->devmem->region[t->ctx] + page->frame * PAGE)
+		return;
+	t->devmem->frame[page->frame].ctx = (uint8_t)t->ctx;
+	limbo_add(t->hmm, &entry);
+	page->frame = NO_FRAME;
+}
+
 static unsigned placed_row(const struct hmm_transfer *t)
 {
 	unsigned n = 1;
@@ -385,6 +399,8 @@ static int return_next(struct hmm_transfer *t)
 		parked_forget(hmm, page->addr, page->addr + n * PAGE);
 		if (err) /* no such place any more, or a guard page on it */
 			hmm->os->ctx_wake(&hmm->os_ctx[t->ctx], page->addr, PAGE);
+		if (err || page->left)
+			leave_behind(t, page);
 		if (!coherent(t))
 			unmark(t, t->next, n);
 		err = 0;

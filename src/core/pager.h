@@ -163,6 +163,7 @@ struct moving {
 	bool unmapped;	 /* DROPPED: a child whose FORK is not read yet may have it */
 	enum page_is is;
 	bool kept;	/* not to be moved */
+	bool left;	/* copied home: what was copied is in its buffer or frame still */
 	int err;	/* why it stays, or could not be read back */
 };
 
