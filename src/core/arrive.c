@@ -47,11 +47,6 @@ static bool is_host(const struct hmm_devmem *devmem)
 	return devmem->options.host_frames;
 }
 
-static uintptr_t frame_host(const struct hmm_devmem *devmem, uint64_t frame)
-{
-	return devmem->region[devmem->frame[frame].ctx] + frame * PAGE;
-}
-
 static uintptr_t fresh_slot(const struct hmm_transfer *t, uintptr_t addr)
 {
 	return t->hmm->pager->fresh + t->index * BLOCK + (addr & (BLOCK - 1));
@@ -76,7 +71,7 @@ static int make_fresh(struct hmm_transfer *t)
 }
 
 /* Which pages go: of one devmem and one context, the first one's. */
-static bool may_come(struct hmm_transfer *t, uint64_t entry, enum transfer_why why)
+static bool may_come(struct hmm_transfer *t, uint64_t entry)
 {
 	enum book_state state = book_state(entry);
 	struct hmm_devmem *devmem;
@@ -93,15 +88,14 @@ static bool may_come(struct hmm_transfer *t, uint64_t entry, enum transfer_why w
 	return !devmem->frame[book_frame(entry)].locked;
 }
 
-static void collect(struct hmm_transfer *t, uintptr_t start, uintptr_t end,
-		    enum transfer_why why)
+static void collect(struct hmm_transfer *t, uintptr_t start, uintptr_t end)
 {
 	uint64_t entry;
 
 	for (uintptr_t at = start; books_next(t->hmm, &at, end, &entry); at += PAGE) {
 		struct moving *page = &t->page[t->n];
 
-		if (!may_come(t, entry, why))
+		if (!may_come(t, entry))
 			continue;
 		*page = (struct moving){ .addr = at, .frame = book_frame(entry),
 					 .is = PAGE_BUFFER };
@@ -138,7 +132,7 @@ int arrive_begin(struct hmm *hmm, uintptr_t start, uintptr_t end, enum transfer_
 
 	if (!t)
 		return -EAGAIN;
-	collect(t, start, end, why);
+	collect(t, start, end);
 	if (t->n)
 		n = come(t, why);
 	if (n <= 0)
@@ -165,11 +159,7 @@ bool belongs_all(struct hmm *hmm, unsigned ctx, uintptr_t start, uintptr_t end)
 
 bool belongs(struct hmm *hmm, unsigned ctx, uintptr_t page)
 {
-	struct os_run run;
-	uintptr_t next;
-
-	return hmm->os->scan(&hmm->reader_mm, page, page + PAGE, OS_SCAN_CHECK, &run, 1, &next) >=
-		       0 &&
+	return vmas_has_token(hmm, &hmm->reader_mm, page) &&
 	       !hmm->os->ctx_register(&hmm->os_ctx[ctx], page, page + PAGE);
 }
 

@@ -161,7 +161,7 @@ void vmas_trim(struct hmm *hmm, uintptr_t start, uintptr_t end);
 void vmas_unregister_all(struct hmm *hmm);
 bool vmas_overlap(struct hmm *hmm, uintptr_t start, uintptr_t end);
 /* Is the page's VMA registered WP_ASYNC, by anybody? The registration token. */
-bool vmas_has_token(struct hmm *hmm, uintptr_t page);
+bool vmas_has_token(struct hmm *hmm, const struct os_mm *mm, uintptr_t page);
 /* The first entry that overlaps. */
 bool vmas_next(struct hmm *hmm, uintptr_t start, uintptr_t end, struct mirrored *out);
 void vmas_set_prot(struct hmm *hmm, uintptr_t start, uintptr_t end, int prot);
@@ -183,6 +183,8 @@ static inline unsigned polled(const struct hmm *hmm)
 
 /* ---- reader.c, worker.c ---- */
 void *reader_main(void *hmm);
+/* The reader: the gate opens (or closes); fences that wait for that go on. */
+void gate_flip(struct hmm *hmm, struct gate *gate);
 /* Is the calling thread the reader? */
 bool is_reader(void);
 /* true: somebody kicked, for it to end. timeout_ns -1: for ever. */

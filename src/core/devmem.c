@@ -140,7 +140,7 @@ int hmm_devmem_create(struct hmm *hmm, const struct hmm_devmem_options *options,
 
 static void regions_unmap(struct hmm_devmem *devmem)
 {
-	size_t size = (devmem->options.frames * PAGE + BLOCK - 1) & ~(BLOCK - 1);
+	size_t size = frames_region(devmem);
 	struct hmm *hmm = devmem->hmm;
 
 	for (unsigned i = 0; i < CONTEXTS; i++)
@@ -192,7 +192,7 @@ void *hmm_devmem_host(const struct hmm_devmem *devmem, uint64_t frame)
 {
 	if (!devmem->options.host_frames || !frame_is_used(devmem, frame))
 		return NULL;
-	return (void *)(devmem->region[devmem->frame[frame].ctx] + frame * PAGE);
+	return (void *)frame_host(devmem, frame);
 }
 
 void hmm_devmem_lost(struct hmm_devmem *devmem)

@@ -154,16 +154,11 @@ static void peek_add(struct peek *peek, struct hmm_devmem *devmem, uint64_t fram
 	t->n++;
 }
 
-static uintptr_t host_frame(const struct hmm_devmem *devmem, uint64_t frame)
-{
-	return devmem->region[devmem->frame[frame].ctx] + frame * PAGE;
-}
-
 static void give_frame(struct peek *peek, struct hmm_devmem *devmem, uint64_t frame,
 		       uintptr_t addr)
 {
 	if (devmem->options.host_frames)
-		give(peek->child, addr, host_frame(devmem, frame));
+		give(peek->child, addr, frame_host(devmem, frame));
 	else if (devmem->options.type == HMM_DEVMEM_PRIVATE)
 		peek_add(peek, devmem, frame, addr);
 }

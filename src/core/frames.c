@@ -51,6 +51,16 @@ bool frame_is_used(const struct hmm_devmem *devmem, uint64_t frame)
 	       (devmem->used[frame / WORD] >> frame % WORD & 1);
 }
 
+uintptr_t frame_host(const struct hmm_devmem *devmem, uint64_t frame)
+{
+	return devmem->region[devmem->frame[frame].ctx] + frame * PAGE;
+}
+
+size_t frames_region(const struct hmm_devmem *devmem)
+{
+	return (devmem->options.frames * PAGE + BLOCK - 1) & ~(BLOCK - 1);
+}
+
 static void unuse(struct hmm_devmem *devmem, uint64_t frame)
 {
 	atomic_fetch_and(&devmem->used[frame / WORD], ~(UINT64_C(1) << frame % WORD));

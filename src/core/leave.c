@@ -19,6 +19,12 @@ static bool coherent(const struct hmm_transfer *t)
 	return t->devmem->options.type == HMM_DEVMEM_COHERENT;
 }
 
+bool leave_can(const struct os_vma *vma)
+{
+	return !vma->shared && !vma->inode && vma->kind != OS_VMA_SPECIAL &&
+	       vma->page_size == PAGE && vma->prot == (PROT_READ | PROT_WRITE);
+}
+
 /* One contiguous writable piece of private anonymous memory, as it is now. */
 static int check_vma(struct hmm_transfer *t, struct os_vma *vma)
 {
@@ -27,10 +33,7 @@ static int check_vma(struct hmm_transfer *t, struct os_vma *vma)
 	if (hmm->os->vma_find(&hmm->reader_mm, t->start, vma) || vma->start > t->start ||
 	    vma->end < t->end)
 		return -ESTALE;
-	if (vma->shared || vma->inode || vma->kind == OS_VMA_SPECIAL || vma->page_size > PAGE ||
-	    vma->prot != (PROT_READ | PROT_WRITE))
-		return -ESTALE;
-	return 0;
+	return leave_can(vma) ? 0 : -ESTALE;
 }
 
 /*
@@ -56,11 +59,6 @@ static int region_ready(struct hmm *hmm, unsigned ctx, _Atomic uintptr_t *region
 	return err;
 }
 
-static size_t frames_size(const struct hmm_devmem *devmem)
-{
-	return (devmem->options.frames * PAGE + BLOCK - 1) & ~(BLOCK - 1);
-}
-
 static int buffers_ready(struct hmm_transfer *t)
 {
 	int err = pager_quiet(t->hmm);
@@ -69,7 +67,7 @@ static int buffers_ready(struct hmm_transfer *t)
 		return err;
 	if (t->devmem->options.host_frames)
 		err = region_ready(t->hmm, t->ctx, &t->devmem->region[t->ctx],
-				   frames_size(t->devmem));
+				   frames_region(t->devmem));
 	return err ? err : region_ready(t->hmm, t->ctx, &t->hmm->pager->stage[t->ctx],
 					TRANSFERS * BLOCK);
 }
@@ -193,17 +191,6 @@ static void take_coherent(struct hmm_transfer *t)
 			t->page[t->next].is = PAGE_BUFFER;
 }
 
-/* Is all of it registered as the list says? A change that nobody told (limits) shows here. */
-static int check_token(struct hmm_transfer *t)
-{
-	struct os_run run;
-	uintptr_t next;
-
-	/* It is one VMA. */
-	return t->hmm->os->scan(&t->hmm->reader_mm, t->start, t->start + PAGE, OS_SCAN_CHECK, &run, 1,
-				&next) < 0 ? -ESTALE : 0;
-}
-
 static int take_prepare(struct hmm_transfer *t)
 {
 	struct hmm *hmm = t->hmm;
@@ -217,7 +204,8 @@ static int take_prepare(struct hmm_transfer *t)
 		err = -EAGAIN;
 	if (!err)
 		err = missing_register(hmm, t->ctx, vma.start, vma.end);
-	if (!err && check_token(t)) {
+	/* It is one VMA. A change that nobody told (docs/limits.md) shows here. */
+	if (!err && !vmas_has_token(hmm, &hmm->reader_mm, t->start)) {
 		missing_forget(hmm, t->ctx, vma.start, vma.end);
 		err = -ESTALE;
 	}

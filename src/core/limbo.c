@@ -69,8 +69,7 @@ static bool go(struct hmm *hmm, const struct limbo_entry *e)
 {
 	struct hmm_devmem *devmem = e->devmem;
 
-	if (e->host && trash(hmm, devmem->region[devmem->frame[e->frame].ctx] + e->frame * PAGE,
-			     PAGE))
+	if (e->host && trash(hmm, frame_host(devmem, e->frame), PAGE))
 		return false;
 	frame_give(devmem, e->frame);
 	return true;

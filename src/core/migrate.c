@@ -41,12 +41,6 @@ bool migrate_is_ours(struct hmm *hmm, const struct os_vma *vma)
 	return arena_owns(vma->start, vma->end) || hmm->os->critical(vma->start, vma->end);
 }
 
-bool migrate_can_move(const struct os_vma *vma)
-{
-	return !vma->shared && !vma->inode && vma->kind != OS_VMA_SPECIAL &&
-	       vma->page_size == PAGE && vma->prot == (PROT_READ | PROT_WRITE);
-}
-
 int migrate_ctx(struct hmm *hmm, uintptr_t at, unsigned *ctx)
 {
 	for (unsigned tries = 0; tries < 16; tries++) {
@@ -113,7 +107,7 @@ static void wait_forks(struct hmm *hmm)
 		hmm->os->wait((const uint32_t *)&hmm->pager->forking, forking, 10000000);
 }
 
-int migrate_settle(struct hmm *hmm)
+static int migrate_settle(struct hmm *hmm)
 {
 	struct request settled = { .kind = REQUEST_SETTLED, .number = hmm->pager->removes };
 	int err = hmm->os->madvise_settled(SETTLE_BUDGET_NS, SETTLE_TIMEOUT_NS);
@@ -303,7 +297,7 @@ static uintptr_t move_next(struct hmm_devmem *devmem, uintptr_t at, uintptr_t en
 		return stop;
 	if (migrate_is_ours(hmm, &vma))
 		one = -EBUSY;
-	else if (migrate_can_move(&vma))
+	else if (leave_can(&vma))
 		one = move_piece(devmem, at, usable < stop ? usable : stop, false, NULL);
 	*there += count_there(devmem, at, stop);
 	if (!*err)
@@ -408,7 +402,7 @@ static int check_exclusive(struct hmm *hmm, uintptr_t page)
 		return error_say(-EOPNOTSUPP, "only private anonymous memory can be exclusive");
 	if (!(vma.prot & PROT_WRITE))
 		return error_say(-EPERM, "the mapping is read-only");
-	if (!migrate_can_move(&vma) || migrate_is_ours(hmm, &vma) || page >= migrate_end(hmm, &vma) ||
+	if (!leave_can(&vma) || migrate_is_ours(hmm, &vma) || page >= migrate_end(hmm, &vma) ||
 	    hmm->os->thread_page(page, page + PAGE))
 		return error_say(-EBUSY, "the page cannot be moved");
 	return 0;

@@ -13,16 +13,12 @@ int migrate_check(struct hmm_devmem *devmem);
 bool migrate_is_ours(struct hmm *hmm, const struct os_vma *vma);
 /* What lies above does not leave: the top of a thread's stack. */
 uintptr_t migrate_end(struct hmm *hmm, const struct os_vma *vma);
-/* Private anonymous memory that MOVE takes. */
-bool migrate_can_move(const struct os_vma *vma);
 /* Mirror the VMA at `at`; its context. */
 int migrate_ctx(struct hmm *hmm, uintptr_t at, unsigned *ctx);
 /* A transfer out; sleeps until one is free. */
 struct hmm_transfer *migrate_claim(struct hmm_devmem *devmem, unsigned ctx);
 /* Publish, and tell every device; they have forgotten the range on return. */
 int migrate_tell(struct hmm_transfer *t, uintptr_t start, uintptr_t end);
-/* Every madvise call whose REMOVE was read is over. */
-int migrate_settle(struct hmm *hmm);
 /* Unshare, settle. -EAGAIN: what stayed could move now; 0; why it cannot. */
 int migrate_prepare_again(struct hmm_transfer *t);
 /* Frames of pages that did not become the device's. */

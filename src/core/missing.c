@@ -162,23 +162,20 @@ void missing_forget(struct hmm *hmm, unsigned ctx, uintptr_t start, uintptr_t en
 	pager->missing_n = n;
 }
 
-int missing_unregister(struct hmm *hmm, unsigned ctx, uintptr_t start, uintptr_t end)
-{
-	uintptr_t at = start;
-	uint64_t entry;
-
-	if (books_next(hmm, &at, end, &entry) || transfers_cover(hmm, start, end))
-		return -EBUSY;
-	missing_forget(hmm, ctx, start, end);
-	hmm->os->ctx_unregister(&hmm->os_ctx[ctx], start, end);
-	return 0;
-}
-
 static bool all_home(struct hmm *hmm, uintptr_t start, uintptr_t end)
 {
 	uint64_t entry;
 
 	return !books_next(hmm, &start, end, &entry);
+}
+
+int missing_unregister(struct hmm *hmm, unsigned ctx, uintptr_t start, uintptr_t end)
+{
+	if (!all_home(hmm, start, end) || transfers_cover(hmm, start, end))
+		return -EBUSY;
+	missing_forget(hmm, ctx, start, end);
+	hmm->os->ctx_unregister(&hmm->os_ctx[ctx], start, end);
+	return 0;
 }
 
 /*
@@ -193,9 +190,7 @@ static void make_plain(struct hmm *hmm, unsigned ctx, uintptr_t start, uintptr_t
 	atomic_fetch_add(&gate->seq, 1);
 	hmm->os->ctx_unregister(&hmm->os_ctx[ctx], start, end);
 	queue_push(&gate->queue, &event);
-	atomic_fetch_add(&gate->seq, 1);
-	if (gate->seq_waiters)
-		hmm->os->wake((const uint32_t *)&gate->seq);
+	gate_flip(hmm, gate);
 	worker_wake(hmm);
 	missing_forget(hmm, ctx, start, end);
 }

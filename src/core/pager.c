@@ -63,12 +63,14 @@ static bool serve_zero(struct hmm *hmm, struct parked *p)
 	size_t done = 0;
 	int err = -ENOENT;
 
-	if (!n || !belongs_all(hmm, p->ctx, p->addr, p->addr + n * PAGE))
-		n = 1; /* the mapping ends before, or there is something there */
-	if (belongs(hmm, p->ctx, p->addr))
+	if (belongs(hmm, p->ctx, p->addr)) {
+		/* The mapping ends before, or there is something there: one page. */
+		if (!n || hmm->os->ctx_register(ctx, p->addr, p->addr + n * PAGE))
+			n = 1;
 		err = hmm->os->ctx_zero(ctx, p->addr, n * PAGE, &done);
-	else if (hmm->os->ctx_probe(ctx))
+	} else if (hmm->os->ctx_probe(ctx)) {
 		err = -EAGAIN;
+	}
 	if (done)
 		return true;
 	if (err == -EAGAIN || err == -ENOMEM) {

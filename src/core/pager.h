@@ -133,6 +133,9 @@ unsigned frames_take(struct hmm_devmem *devmem, uint64_t *frames, unsigned n, ui
 /* Any thread. The frame's page is gone already, and no device uses it. */
 void frame_give(struct hmm_devmem *devmem, uint64_t frame);
 bool frame_is_used(const struct hmm_devmem *devmem, uint64_t frame);
+/* Host frames: where one that has a page lies; and the length of a context's region of them. */
+uintptr_t frame_host(const struct hmm_devmem *devmem, uint64_t frame);
+size_t frames_region(const struct hmm_devmem *devmem);
 
 /* ---- transfer.c: up to a block of pages on their way ---- */
 
@@ -241,7 +244,6 @@ struct request {
 	uintptr_t start, end;
 	uint64_t number, moved, deadline;
 	bool fork;   /* HOME: isolated pages too */
-	bool begun;
 	int err;
 };
 
@@ -318,7 +320,6 @@ struct pager {
 	struct uhmm_ptable books;
 	struct hmm_transfer *transfer; /* TRANSFERS */
 	struct request request[REQUESTS];
-	_Atomic uint32_t posted; /* bumped by who posts */
 	_Atomic uint32_t freed;	 /* futex: a request or transfer slot is free */
 	struct hmm_devmem *_Atomic devmem[DEVMEMS];
 	struct hmm_transfer *fork_transfer; /* claimed for good: forked.c */
@@ -340,7 +341,6 @@ struct pager {
 	unsigned parked_n;
 	struct limbo_entry *limbo; /* LIMBO */
 	unsigned limbo_n;
-	bool limbo_full_said;
 	struct unsettled unsettled[UNSETTLED];
 	unsigned unsettled_n;
 	_Atomic uint64_t removes; /* REMOVE messages read; read by who settles */
@@ -390,6 +390,8 @@ void hush_end(struct hmm *hmm);
 void hush(struct hmm *hmm, bool on);
 
 /* ---- leave.c ---- */
+/* Private anonymous memory that MOVE takes. */
+bool leave_can(const struct os_vma *vma);
 /* Isolate; 0, -EAGAIN not all yet, or why none. */
 int leave_take(struct hmm_transfer *t);
 /* The copies are done: make pages the device's. -EAGAIN: something has to go back first. */

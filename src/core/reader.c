@@ -29,7 +29,7 @@ bool is_reader(void)
 	return in_reader;
 }
 
-static void gate_flip(struct hmm *hmm, struct gate *gate)
+void gate_flip(struct hmm *hmm, struct gate *gate)
 {
 	atomic_fetch_add(&gate->seq, 1);
 	if (gate->seq_waiters)

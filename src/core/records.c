@@ -64,7 +64,7 @@ uint64_t side_push(struct hmm *hmm, const struct event *event)
 static bool segment_holds(struct hmm *hmm, const struct mirrored *m, const struct os_vma *vma,
 			  uintptr_t start)
 {
-	return (uint32_t)vma->inode == m->segment && vmas_has_token(hmm, start);
+	return (uint32_t)vma->inode == m->segment && vmas_has_token(hmm, &hmm->mm, start);
 }
 
 /*

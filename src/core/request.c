@@ -37,7 +37,6 @@ static void post(struct request *r, const struct request *want)
 	r->number = want->number;
 	r->deadline = want->deadline;
 	r->fork = want->fork;
-	r->begun = false;
 	r->moved = 0;
 	r->err = 0;
 	r->state = REQUEST_POSTED;
@@ -49,7 +48,6 @@ int request_do(struct hmm *hmm, struct request *want)
 	struct request *r = claim(hmm);
 
 	post(r, want);
-	atomic_fetch_add(&pager->posted, 1);
 	hmm->os->reader_nudge(hmm->os_ctx);
 	while (r->state == REQUEST_POSTED)
 		hmm->os->wait((const uint32_t *)&r->state, REQUEST_POSTED, 0);
@@ -177,9 +175,20 @@ static int run_home(struct hmm *hmm, struct request *r)
 	return -EAGAIN;
 }
 
+/* Neighbours in frames come too if they are neighbours in memory. Pages begun. */
+static uint64_t evict_from(struct hmm *hmm, uintptr_t addr, uint64_t frames)
+{
+	uintptr_t end = (addr & ~(BLOCK - 1)) + BLOCK;
+	int n;
+
+	if (end > addr + frames * PAGE)
+		end = addr + frames * PAGE;
+	n = arrive_begin(hmm, addr, end, WHY_CALL);
+	return n > 0 ? (uint64_t)n : 0;
+}
+
 static int run_evict(struct hmm *hmm, struct request *r)
 {
-	struct request page = { .fork = false };
 	bool left = false;
 
 	for (uint64_t f = r->start; f < r->end; f++) {
@@ -191,15 +200,7 @@ static int run_evict(struct hmm *hmm, struct request *r)
 		if (book_state(entry) != BOOK_MOVING) {
 			if (book_frame(entry) != f)
 				continue;
-			page.start = addr;
-			page.end = (addr & ~(BLOCK - 1)) + BLOCK;
-			/* neighbours in frames come too if they are neighbours in memory */
-			if (page.end > addr + (r->end - f) * PAGE)
-				page.end = addr + (r->end - f) * PAGE;
-			int n = arrive_begin(hmm, page.start, page.end, WHY_CALL);
-
-			if (n > 0)
-				r->moved += (uint64_t)n;
+			r->moved += evict_from(hmm, addr, r->end - f);
 		}
 		left = true;
 	}
@@ -247,8 +248,7 @@ static int run(struct hmm *hmm, struct request *r)
 		if (r->devmem->frame[book_frame(entry)].locked)
 			return -EAGAIN;
 		r->devmem->frame[book_frame(entry)].locked = 1;
-		r->number = book_frame(entry);
-		r->moved = r->number;
+		r->moved = book_frame(entry);
 		return 0;
 	}
 	return 0;

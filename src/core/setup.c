@@ -111,7 +111,7 @@ int hmm_migrate_setup(struct hmm_migrate *m)
 	m->transfer = NULL;
 	for (unsigned i = 0; i < m->npages; i++)
 		m->src[i] = m->dst[i] = 0;
-	if (!migrate_can_move(&vma) || migrate_is_ours(m->devmem->hmm, &vma))
+	if (!leave_can(&vma) || migrate_is_ours(m->devmem->hmm, &vma))
 		return 0;
 	usable = m->end == vma.end ? migrate_end(m->devmem->hmm, &vma) : m->end;
 	err = -EAGAIN;

@@ -412,12 +412,12 @@ int vmas_mirror(struct hmm *hmm, const struct os_vma *vma)
 	return err == -EBUSY || err == -EPERM ? -EOPNOTSUPP : err;
 }
 
-bool vmas_has_token(struct hmm *hmm, uintptr_t page)
+bool vmas_has_token(struct hmm *hmm, const struct os_mm *mm, uintptr_t page)
 {
 	struct os_run run;
 	uintptr_t next;
 
-	return hmm->os->scan(&hmm->mm, page, page + PAGE, OS_SCAN_CHECK, &run, 1, &next) >= 0;
+	return hmm->os->scan(mm, page, page + PAGE, OS_SCAN_CHECK, &run, 1, &next) >= 0;
 }
 
 /* What a REMAP left behind belongs to the context that told of it: enter it. Worker. */
@@ -433,7 +433,7 @@ void vmas_claim(struct hmm *hmm, unsigned ctx, uintptr_t start, uintptr_t end)
 		 * has the mapping now; and what devices had of it the REMAP has taken away. */
 		m.start = m.start > start ? m.start : start;
 		m.end = m.end < end ? m.end : end;
-		if (vmas_has_token(hmm, vma.start))
+		if (vmas_has_token(hmm, &hmm->mm, vma.start))
 			try_context(hmm, &m, ctx, true);
 		start = vma.end;
 	}
@@ -474,7 +474,7 @@ void vmas_trim(struct hmm *hmm, uintptr_t start, uintptr_t end)
 
 static void unregister_one(struct hmm *hmm, const struct os_vma *vma)
 {
-	if (!vmas_has_token(hmm, vma->start))
+	if (!vmas_has_token(hmm, &hmm->mm, vma->start))
 		return;
 	/* By us? Then registering again succeeds. (A number that was taken from us may be the
 	 * program's own userfaultfd now.) */
