@@ -91,15 +91,18 @@ static uint32_t bit_next(const uint64_t *words, uint32_t from, uint32_t end)
 	return end;
 }
 
-/* Of the two levels: the next leaf at or after `from` that has anything in it. */
-static uint32_t root_next(const struct root *root, uint32_t from)
+/*
+ * Of the two levels: the next leaf in [from, last] that has anything in it; a greater number if
+ * none. Who asks about one leaf does not pay for a look at all of them.
+ */
+static uint32_t root_next(const struct root *root, uint32_t from, uint64_t last)
 {
 	uint32_t word = from / WORD_BITS, bit;
 
-	if (from >= UHMM_PTABLE_ROOTS)
+	if (from > last || from >= UHMM_PTABLE_ROOTS)
 		return UHMM_PTABLE_ROOTS;
 	bit = bit_next(root->busy, from, (word + 1) * WORD_BITS);
-	if (bit < (word + 1) * WORD_BITS)
+	if (bit < (word + 1) * WORD_BITS || bit > last)
 		return bit;
 	word = bit_next(root->busy_words, word + 1, ROOT_WORDS);
 	return bit_next(root->busy, word * WORD_BITS, UHMM_PTABLE_ROOTS);
@@ -289,7 +292,7 @@ uint64_t uhmm_ptable_clear(struct uhmm_ptable *table, uintptr_t start, uintptr_t
 	if (start >= end)
 		return 0;
 	last = (end - 1) >> UHMM_PTABLE_PAGE_SHIFT;
-	top = root_next(root, (uint32_t)(first >> LEAF_PAGES_SHIFT));
+	top = root_next(root, (uint32_t)(first >> LEAF_PAGES_SHIFT), last >> LEAF_PAGES_SHIFT);
 	while (top <= last >> LEAF_PAGES_SHIFT && top < UHMM_PTABLE_ROOTS) {
 		leaf = (struct leaf *)root->seen[top];
 		base = (uint64_t)top << LEAF_PAGES_SHIFT;
@@ -299,7 +302,7 @@ uint64_t uhmm_ptable_clear(struct uhmm_ptable *table, uintptr_t start, uintptr_t
 		count += leaf_clear(leaf, from, to);
 		if (!leaf->busy_blocks)
 			root_unmark(root, top);
-		top = root_next(root, top + 1);
+		top = root_next(root, top + 1, last >> LEAF_PAGES_SHIFT);
 	}
 	return count;
 }
@@ -334,7 +337,8 @@ bool ptable_next(const struct uhmm_ptable *table, uintptr_t *va, uintptr_t end,
 		return false;
 	stop = (end + ((uint64_t)1 << UHMM_PTABLE_PAGE_SHIFT) - 1) >> UHMM_PTABLE_PAGE_SHIFT;
 	while (at < stop) {
-		uint32_t top = root_next(root, (uint32_t)(at >> LEAF_PAGES_SHIFT)), last, found;
+		uint32_t top = root_next(root, (uint32_t)(at >> LEAF_PAGES_SHIFT),
+					 (stop - 1) >> LEAF_PAGES_SHIFT), last, found;
 		uint64_t base = (uint64_t)top << LEAF_PAGES_SHIFT;
 		const struct leaf *leaf;
 
