@@ -47,27 +47,15 @@ static bool is_host(const struct hmm_devmem *devmem)
 	return devmem->options.host_frames;
 }
 
-static uintptr_t fresh_slot(const struct hmm_transfer *t, uintptr_t addr)
-{
-	return t->hmm->pager->fresh + t->index * BLOCK + (addr & (BLOCK - 1));
-}
-
 /* Pages that the driver copies to are there before. */
 static int make_fresh(struct hmm_transfer *t)
 {
-	unsigned i = 0;
+	uintptr_t start;
+	int err = fresh_take(t, t->n, &start);
 
-	while (i < t->n) {
-		unsigned first = i++;
-		int err;
-
-		while (i < t->n && t->page[i].host == t->page[i - 1].host + PAGE)
-			i++;
-		err = t->hmm->os->populate(t->page[first].host, t->page[i - 1].host + PAGE, true);
-		if (err)
-			return err;
-	}
-	return 0;
+	for (unsigned i = 0; i < t->n; i++)
+		t->page[i].host = start + i * PAGE;
+	return err;
 }
 
 /* Which pages go: of one devmem and one context, the first one's. */
@@ -99,10 +87,16 @@ static void collect(struct hmm_transfer *t, uintptr_t start, uintptr_t end)
 			continue;
 		*page = (struct moving){ .addr = at, .frame = book_frame(entry),
 					 .is = PAGE_BUFFER };
-		page->host = is_host(t->devmem) ? frame_host(t->devmem, page->frame)
-						: fresh_slot(t, at);
+		if (is_host(t->devmem))
+			page->host = frame_host(t->devmem, page->frame);
 		t->n++;
 	}
+}
+
+static void over(struct hmm_transfer *t)
+{
+	fresh_over(t);
+	transfer_free(t);
 }
 
 static int come(struct hmm_transfer *t, enum transfer_why why)
@@ -136,7 +130,7 @@ int arrive_begin(struct hmm *hmm, uintptr_t start, uintptr_t end, enum transfer_
 	if (t->n)
 		n = come(t, why);
 	if (n <= 0)
-		transfer_free(t);
+		over(t);
 	return n;
 }
 
@@ -196,6 +190,12 @@ int arrive_put(struct hmm *hmm, unsigned ctx, struct moving *page, unsigned page
 	return err ? -EAGAIN : 0;
 }
 
+/* Its frame is nobody's as soon as its page has left it. */
+static bool is_free(const struct hmm_transfer *t, const struct moving *page)
+{
+	return page->is == PAGE_BUFFER && !page->left && !t->devmem->frame[page->frame].held;
+}
+
 /* The frame's page has left it, or was dropped; `page` stays in a host frame in that case. */
 static void let_go(struct hmm_transfer *t, struct moving *page)
 {
@@ -206,19 +206,33 @@ static void let_go(struct hmm_transfer *t, struct moving *page)
 				     .host = (dropped || page->left) && is_host(devmem),
 				     .unmapped = dropped && page->unmapped };
 
-	if (dropped || page->left || devmem->frame[page->frame].held)
-		limbo_add(t->hmm, &entry);
+	if (is_free(t, page))
+		frames_give(devmem, page->frame, 1);
 	else
-		frame_give(devmem, page->frame);
+		limbo_add(t->hmm, &entry);
 	page->is = PAGE_NONE;
 }
 
+/* Frames in a row at once. How many pages that was. */
+static unsigned let_row_go(struct hmm_transfer *t, struct moving *page, unsigned pages)
+{
+	unsigned n = 0;
+
+	while (n < pages && page[n].frame == page->frame + n && is_free(t, &page[n]))
+		page[n++].is = PAGE_NONE;
+	if (n)
+		frames_give(t->devmem, page->frame, n);
+	else
+		let_go(t, page);
+	return n ? n : 1;
+}
+
+/* n pages in a row. */
 static void arrived(struct hmm_transfer *t, unsigned first, unsigned n)
 {
-	for (unsigned i = first; i < first + n; i++) {
-		books_erase(t->hmm, t->page[i].addr);
-		let_go(t, &t->page[i]);
-	}
+	books_erase_row(t->hmm, t->page[first].addr, n);
+	for (unsigned i = 0; i < n;)
+		i += let_row_go(t, &t->page[first + i], n - i);
 	if (t->why == WHY_FAULT)
 		atomic_fetch_add(&t->devmem->count.cpu_fault_pages, n);
 	else
@@ -303,6 +317,6 @@ int arrive_finish(struct hmm_transfer *t)
 			pager_again(t->hmm);
 			return -EAGAIN;
 		}
-	transfer_free(t);
+	over(t);
 	return 0;
 }

@@ -34,10 +34,18 @@ int books_set(struct hmm *hmm, uintptr_t page, uint64_t entry)
 
 void books_erase(struct hmm *hmm, uintptr_t page)
 {
-	uhmm_ptable_clear(&hmm->pager->books, page, page + PAGE);
+	books_erase_row(hmm, page, 1);
+}
+
+void books_erase_row(struct hmm *hmm, uintptr_t page, unsigned n)
+{
+	uhmm_ptable_clear(&hmm->pager->books, page, page + n * PAGE);
 }
 
 bool books_next(struct hmm *hmm, uintptr_t *at, uintptr_t end, uint64_t *entry)
 {
+	/* Entries come in rows: mostly it is the very next page. */
+	if (*at < end && (*entry = books_get(hmm, *at)))
+		return true;
 	return ptable_next(&hmm->pager->books, at, end, entry);
 }

@@ -61,38 +61,50 @@ size_t frames_region(const struct hmm_devmem *devmem)
 	return (devmem->options.frames * PAGE + BLOCK - 1) & ~(BLOCK - 1);
 }
 
-static void unuse(struct hmm_devmem *devmem, uint64_t frame)
+/* Bits first..first+n-1 of the word that has `first`, as far as they are in it. */
+static uint64_t bits_of(uint64_t first, uint64_t n)
 {
-	atomic_fetch_and(&devmem->used[frame / WORD], ~(UINT64_C(1) << frame % WORD));
-	atomic_fetch_sub(&devmem->in_use, 1);
+	uint64_t from = first % WORD, room = WORD - from;
+	uint64_t ones = n >= WORD ? ~UINT64_C(0) : (UINT64_C(1) << n) - 1;
+
+	return n < room ? ones << from : ~UINT64_C(0) << from;
 }
 
-/* false: somebody has it, or the limit is reached. */
-static bool use(struct hmm_devmem *devmem, uint64_t frame)
+/* The first frame of the next word. */
+static uint64_t next_word(uint64_t frame)
 {
-	uint64_t bit = UINT64_C(1) << frame % WORD, now;
+	return (frame / WORD + 1) * WORD;
+}
 
-	if (devmem->used[frame / WORD] & bit)
-		return false;
-	if (atomic_fetch_or(&devmem->used[frame / WORD], bit) & bit)
-		return false;
-	now = atomic_fetch_add(&devmem->in_use, 1) + 1;
-	if (now > devmem->options.limit) {
-		unuse(devmem, frame);
-		return false;
+/* How many of n frames more the limit allows: they count as in use from now on. */
+static unsigned reserve(struct hmm_devmem *devmem, unsigned n)
+{
+	uint64_t in_use = devmem->in_use, most = devmem->count.in_use_max, left;
+
+	do {
+		left = devmem->options.limit > in_use ? devmem->options.limit - in_use : 0;
+		if (n > left)
+			n = (unsigned)left;
+	} while (!atomic_compare_exchange_weak(&devmem->in_use, &in_use, in_use + n));
+	while (in_use + n > most &&
+	       !atomic_compare_exchange_weak(&devmem->count.in_use_max, &most, in_use + n))
+		;
+	return n;
+}
+
+void frames_give(struct hmm_devmem *devmem, uint64_t first, unsigned n)
+{
+	uint64_t end = first + n;
+
+	for (uint64_t f = first; f < end; f++) {
+		atomic_store_explicit(&devmem->frame[f].addr, 0, memory_order_relaxed);
+		atomic_store_explicit(&devmem->frame[f].locked, 0, memory_order_relaxed);
+		if (devmem->ops.frame_free)
+			devmem->ops.frame_free(devmem->priv, f);
 	}
-	while (now > devmem->count.in_use_max)
-		devmem->count.in_use_max = now;
-	return true;
-}
-
-void frame_give(struct hmm_devmem *devmem, uint64_t frame)
-{
-	devmem->frame[frame].addr = 0;
-	devmem->frame[frame].locked = 0;
-	if (devmem->ops.frame_free)
-		devmem->ops.frame_free(devmem->priv, frame);
-	unuse(devmem, frame);
+	for (uint64_t f = first; f < end; f = next_word(f))
+		atomic_fetch_and(&devmem->used[f / WORD], ~bits_of(f, end - f));
+	atomic_fetch_sub(&devmem->in_use, n);
 }
 
 /* Is the run of n from `at` free? A look only. */
@@ -100,8 +112,8 @@ static bool free_run(const struct hmm_devmem *devmem, uint64_t at, unsigned n)
 {
 	if (at + n > devmem->options.frames)
 		return false;
-	for (uint64_t i = at; i < at + n; i++)
-		if (devmem->used[i / WORD] >> i % WORD & 1)
+	for (uint64_t f = at; f < at + n; f = next_word(f))
+		if (devmem->used[f / WORD] & bits_of(f, at + n - f))
 			return false;
 	return true;
 }
@@ -121,31 +133,45 @@ static uint64_t find_run(const struct hmm_devmem *devmem, unsigned n, uint64_t a
 	return NO_FRAME;
 }
 
-static bool take_one(struct hmm_devmem *devmem, uint64_t frame)
+static bool declines(struct hmm_devmem *devmem, uint64_t frame)
 {
-	if (!use(devmem, frame))
+	if (!devmem->ops.frame_alloc || !devmem->ops.frame_alloc(devmem->priv, frame))
 		return false;
-	if (devmem->ops.frame_alloc && devmem->ops.frame_alloc(devmem->priv, frame)) {
-		atomic_fetch_add(&devmem->count.declined, 1);
-		unuse(devmem, frame);
-		return false;
-	}
+	atomic_fetch_add(&devmem->count.declined, 1);
+	atomic_fetch_and(&devmem->used[frame / WORD], ~bits_of(frame, 1));
 	return true;
 }
 
-/* From `at` on, around the end, each frame asked once. */
-static unsigned take_any(struct hmm_devmem *devmem, uint64_t *frames, unsigned n, uint64_t at)
+/* Up to n free frames of one word, in [at, at + span): the lowest. Their bits. */
+static uint64_t take_bits(struct hmm_devmem *devmem, uint64_t at, uint64_t span, unsigned n)
 {
-	uint64_t total = devmem->options.frames;
+	_Atomic uint64_t *word = &devmem->used[at / WORD];
+	uint64_t free = ~*word & bits_of(at, span), want = 0;
+
+	for (; n && free; n--, free &= free - 1)
+		want |= free & -free;
+	return want & ~atomic_fetch_or(word, want);
+}
+
+/* Of [at, end), each frame asked once; n at most. */
+static unsigned take_span(struct hmm_devmem *devmem, uint64_t *frames, unsigned n, uint64_t at,
+			  uint64_t end)
+{
 	unsigned got = 0;
 
-	for (uint64_t i = 0; i < total && got < n; i++) {
-		uint64_t frame = (at + i) % total;
+	while (at < end && got < n) {
+		uint64_t base = at - at % WORD;
+		uint64_t bits = take_bits(devmem, at, end - at, n - got);
 
-		if (devmem->in_use >= devmem->options.limit)
-			break;
-		if (take_one(devmem, frame))
-			frames[got++] = frame;
+		if (!bits)
+			at = next_word(at);
+		for (; bits; bits &= bits - 1) {
+			uint64_t frame = base + (uint64_t)__builtin_ctzll(bits);
+
+			if (!declines(devmem, frame))
+				frames[got++] = frame;
+			at = frame + 1;
+		}
 	}
 	return got;
 }
@@ -157,8 +183,13 @@ unsigned frames_take(struct hmm_devmem *devmem, uint64_t *frames, unsigned n, ui
 
 	if (devmem->lost || devmem->ending || !n)
 		return 0;
+	n = reserve(devmem, n);
 	at = find_run(devmem, n, align);
-	got = take_any(devmem, frames, n, at == NO_FRAME ? devmem->hint : at);
+	if (at == NO_FRAME)
+		at = devmem->hint;
+	got = take_span(devmem, frames, n, at, devmem->options.frames);
+	got += take_span(devmem, frames + got, n - got, 0, at);
+	atomic_fetch_sub(&devmem->in_use, n - got);
 	if (got)
 		devmem->hint = (frames[got - 1] + 1) % devmem->options.frames;
 	return got;

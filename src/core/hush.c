@@ -3,7 +3,7 @@
  * hush - the pager gets through a storm of changes.
  *
  * Threads in a loop of madvise keep every MOVE of their context at EAGAIN, so faults on pages
- * that are away would wait as long as the storm lasts. After a millisecond of that this thread
+ * that are away would wait as long as the storm lasts. After a millisecond of that the helper
  * takes the address space's lock again and again (src/os/hush.c), until the pager is through. Not for
  * ever: the program shall get on, so it pauses between.
  */
@@ -15,32 +15,18 @@
 #define SHOUT_NS UINT64_C(50000000)
 #define PAUSE_NS UINT64_C(5000000)
 
-static void shout(struct hmm *hmm)
+void hush_shout(struct hmm *hmm)
 {
 	struct pager *pager = hmm->pager;
 	uint64_t until = hmm->os->now() + SHOUT_NS;
 
-	while (pager->hush && !pager->hush_stop && hmm->os->now() < until)
+	while (pager->hush && !pager->helper_stop && hmm->os->now() < until)
 		hmm->os->hush((void *)pager->hush_region, REGION);
 	if (pager->hush)
 		hmm->os->sleep(PAUSE_NS);
 }
 
-static void *hush_main(void *arg)
-{
-	struct hmm *hmm = arg;
-	struct pager *pager = hmm->pager;
-
-	while (!pager->hush_stop) {
-		if (pager->hush)
-			shout(hmm);
-		else
-			hmm->os->wait((const uint32_t *)&pager->hush, 0, 0);
-	}
-	return NULL;
-}
-
-int hush_start(struct hmm *hmm)
+int hush_prepare(struct hmm *hmm)
 {
 	struct pager *pager = hmm->pager;
 
@@ -48,31 +34,22 @@ int hush_start(struct hmm *hmm)
 	if (!pager->hush_region)
 		return -ENOMEM;
 	/* Page tables are enough: the zero page. */
-	if (hmm->os->populate(pager->hush_region, pager->hush_region + REGION, false))
-		return -ENOMEM;
-	return hmm->os->thread_start(&pager->hush_thread, "uhmm-hush", false, hush_main, hmm);
+	return hmm->os->populate(pager->hush_region, pager->hush_region + REGION, false);
 }
 
-void hush_end(struct hmm *hmm)
+void hush_release(struct hmm *hmm)
 {
-	struct pager *pager = hmm->pager;
-
-	pager->hush_stop = true;
-	pager->hush = 1;
-	hmm->os->wake((const uint32_t *)&pager->hush);
-	if (pager->hush_thread)
-		hmm->os->thread_join(pager->hush_thread);
-	if (pager->hush_region)
-		hmm->os->region_unmap((void *)pager->hush_region, REGION);
+	if (hmm->pager->hush_region)
+		hmm->os->region_unmap((void *)hmm->pager->hush_region, REGION);
 }
 
 void hush(struct hmm *hmm, bool on)
 {
 	struct pager *pager = hmm->pager;
 
-	if (pager->hush == on || pager->hush_stop)
+	if (pager->hush == on)
 		return;
 	pager->hush = on;
 	if (on)
-		hmm->os->wake((const uint32_t *)&pager->hush);
+		helper_wake(hmm);
 }

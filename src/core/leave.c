@@ -153,28 +153,46 @@ static void find_holes(struct hmm_transfer *t, unsigned first, unsigned n)
 	}
 }
 
+/*
+ * Move a row of n into the buffer; as far as *moved. Where all of it is there, which is usual, no scan
+ * is needed to know that. Who copies himself is told of the zero page too (hmm_migrate_setup).
+ */
+static int move_row(struct hmm_transfer *t, unsigned n, unsigned *moved)
+{
+	const struct os_ctx *ctx = &t->hmm->os_ctx[t->ctx];
+	const struct moving *page = &t->page[t->next];
+	const struct os_ops *os = t->hmm->os;
+	size_t present = 0, done = 0;
+	int err = -ENODATA;
+
+	if (!t->steps)
+		err = os->ctx_move_present(ctx, page->host, page->addr, n * PAGE, &present);
+	if (err == -ENODATA)
+		err = os->ctx_move(ctx, page->host + present, page->addr + present,
+				   n * PAGE - present, &done);
+	if (done)
+		find_holes(t, t->next + (unsigned)(present / PAGE), (unsigned)(done / PAGE));
+	*moved = (unsigned)((present + done) / PAGE);
+	return err;
+}
+
 /* One row. 0 go on; -EAGAIN. */
 static int take_row(struct hmm_transfer *t)
 {
 	unsigned n = mark_row(t), moved;
 	struct hmm *hmm = t->hmm;
-	size_t done = 0;
 	int err;
 
 	if (!n) {
 		t->next++; /* page->err says why */
 		return 0;
 	}
-	err = hmm->os->ctx_move(&hmm->os_ctx[t->ctx], t->page[t->next].host,
-				t->page[t->next].addr, n * PAGE, &done);
+	err = move_row(t, n, &moved);
 	/* Something touched the buffer: it goes, and the next try finds it empty. */
-	if (err == -EEXIST && !trash(hmm, t->page[t->next].host + done, PAGE))
+	if (err == -EEXIST && !trash(hmm, t->page[t->next].host + moved * PAGE, PAGE))
 		err = -EAGAIN;
-	moved = (unsigned)(done / PAGE);
 	t->staged |= moved && !at_frame(t, &t->page[t->next]);
 	unmark(t, t->next + moved, n - moved);
-	if (moved)
-		find_holes(t, t->next, moved);
 	t->next += moved;
 	if (err == -EAGAIN)
 		return err;
@@ -233,26 +251,21 @@ int leave_take(struct hmm_transfer *t)
 	return 0;
 }
 
-static uint32_t now_us(const struct hmm_transfer *t)
-{
-	return (uint32_t)(t->hmm->os->now() / 1000);
-}
-
-static void own(struct hmm_transfer *t, struct moving *page)
+/* The entry publishes the frame: who finds it there sees the rest. */
+static void own(struct hmm_transfer *t, struct moving *page, uint32_t now_us)
 {
 	struct hmm_devmem *devmem = t->devmem;
 	struct frame *frame = &devmem->frame[page->frame];
 	enum book_state state = coherent(t) ? BOOK_COHERENT : BOOK_AWAY;
 
-	frame->ctx = (uint8_t)t->ctx;
-	frame->since = now_us(t);
-	frame->locked = t->exclusive;
-	frame->addr = page->addr;
+	atomic_store_explicit(&frame->ctx, (uint8_t)t->ctx, memory_order_relaxed);
+	atomic_store_explicit(&frame->locked, t->exclusive, memory_order_relaxed);
+	atomic_store_explicit(&frame->addr, page->addr, memory_order_relaxed);
+	frame->since = now_us;
 	if (books_set(t->hmm, page->addr,
 		      book_away(state, t->ctx, devmem->id, page->frame)))
 		return; /* coherent, and no memory: the page stays the program's alone */
 	page->is = PAGE_GONE;
-	atomic_fetch_add(&devmem->count.to_device, 1);
 }
 
 /* Without a page in it a host frame would fault under the device. A row at once. */
@@ -290,45 +303,66 @@ static int into_frame(struct hmm_transfer *t, struct moving *page)
 /* A thread may have been made meanwhile, in memory that was on its way: back with that. */
 static void keep_threads(struct hmm_transfer *t)
 {
-	const struct os_ops *os = t->hmm->os;
+	uint64_t pages[BLOCK_PAGES / 64];
+	struct hmm *hmm = t->hmm;
 
-	if (coherent(t) || !os->thread_page(t->start, t->end))
+	if (coherent(t))
 		return;
-	for (unsigned i = 0; i < t->n; i++)
-		if (os->thread_page(t->page[i].addr, t->page[i].addr + PAGE))
+	hmm->os->thread_pages(&hmm->reader_mm, t->start, t->end, pages);
+	for (unsigned i = 0; i < t->n; i++) {
+		uintptr_t addr = t->page[i].addr;
+		bool moved = addr < t->start || addr >= t->end; /* by an mremap */
+
+		if (moved ? hmm->os->thread_pages(&hmm->reader_mm, addr, addr + PAGE, NULL)
+			  : os_has_page(pages, (addr - t->start) / PAGE))
 			t->page[i].err = -EBUSY;
+	}
+}
+
+/* Page t->next. 0: dealt with, *owned counts what is the device's now; -EAGAIN. */
+static int commit_next(struct hmm_transfer *t, uint32_t now_us, unsigned *owned)
+{
+	struct moving *page = &t->page[t->next];
+	int err = 0;
+
+	if (page->is != PAGE_BUFFER && page->is != PAGE_HOLE)
+		return 0;
+	if (!transfer_placed(t, t->next))
+		return -EAGAIN;
+	if (page->frame == NO_FRAME || page->err) {
+		atomic_fetch_add(&t->devmem->count.failed, page->err != 0);
+		return 0;
+	}
+	if (t->devmem->options.host_frames) {
+		err = into_frame(t, page);
+		if (!err && page->is == PAGE_HOLE)
+			err = fill_holes(t, t->next);
+	}
+	if (err == -EAGAIN)
+		return err;
+	page->err = err;
+	if (!err)
+		own(t, page, now_us);
+	*owned += page->is == PAGE_GONE;
+	return 0;
 }
 
 int leave_commit(struct hmm_transfer *t)
 {
+	uint32_t now_us = (uint32_t)(t->hmm->os->now() / 1000);
+	unsigned owned = 0;
+	int err = 0;
+
 	if (!t->next)
 		keep_threads(t);
-	for (; t->next < t->n; t->next++) {
-		struct moving *page = &t->page[t->next];
-
-		if (page->is != PAGE_BUFFER && page->is != PAGE_HOLE)
-			continue;
-		if (!transfer_placed(t, t->next)) {
-			pager_again(t->hmm);
-			return -EAGAIN;
-		}
-		if (page->frame == NO_FRAME || page->err) {
-			atomic_fetch_add(&t->devmem->count.failed, page->err != 0);
-			continue;
-		}
-		if (t->devmem->options.host_frames)
-			page->err = into_frame(t, page);
-		if (!page->err && page->is == PAGE_HOLE && t->devmem->options.host_frames)
-			page->err = fill_holes(t, t->next);
-		if (page->err == -EAGAIN) {
-			page->err = 0;
-			pager_again(t->hmm);
-			return -EAGAIN;
-		}
-		if (!page->err)
-			own(t, page);
+	while (!err && t->next < t->n) {
+		err = commit_next(t, now_us, &owned);
+		t->next += !err;
 	}
-	return 0;
+	if (err)
+		pager_again(t->hmm);
+	atomic_fetch_add(&t->devmem->count.to_device, owned);
+	return err;
 }
 
 /* A page that the program gave up while it was on its way. */

@@ -71,7 +71,7 @@ static bool go(struct hmm *hmm, const struct limbo_entry *e)
 
 	if (e->host && trash(hmm, frame_host(devmem, e->frame), PAGE))
 		return false;
-	frame_give(devmem, e->frame);
+	frames_give(devmem, e->frame, 1);
 	return true;
 }
 

@@ -41,12 +41,13 @@ bool migrate_is_ours(struct hmm *hmm, const struct os_vma *vma)
 	return arena_owns(vma->start, vma->end) || hmm->os->critical(vma->start, vma->end);
 }
 
-int migrate_ctx(struct hmm *hmm, uintptr_t at, unsigned *ctx)
+int migrate_ctx(struct hmm *hmm, const struct os_vma *found, uintptr_t at, unsigned *ctx)
 {
+	struct os_vma vma = *found;
+
 	for (unsigned tries = 0; tries < 16; tries++) {
 		struct mirrored m;
-		struct os_vma vma;
-		int err = hmm->os->vma_find(&hmm->mm, at, &vma);
+		int err = tries ? hmm->os->vma_find(&hmm->mm, at, &vma) : 0;
 
 		if (err || vma.start > at)
 			return -EFAULT;
@@ -85,7 +86,7 @@ struct hmm_transfer *migrate_claim(struct hmm_devmem *devmem, unsigned ctx)
 	return t;
 }
 
-int migrate_tell(struct hmm_transfer *t, uintptr_t start, uintptr_t end)
+uint64_t migrate_tell(struct hmm_transfer *t, uintptr_t start, uintptr_t end)
 {
 	struct hmm *hmm = t->hmm;
 	struct event event = { .kind = EVENT_MIGRATE, .start = start, .end = end,
@@ -95,7 +96,7 @@ int migrate_tell(struct hmm_transfer *t, uintptr_t start, uintptr_t end)
 	/* Who inserts a notifier from now on looks after the range was published. */
 	if (!notifiers_overlap(hmm, start, end))
 		return 0;
-	return worker_wait(hmm, &hmm->side_queue, side_push(hmm, &event)) ? 0 : hmm_check(hmm);
+	return side_push(hmm, &event);
 }
 
 /* While a fork brings everything home nothing leaves. */
@@ -144,37 +145,50 @@ void migrate_give_back(struct hmm_transfer *t)
 {
 	for (unsigned i = 0; i < t->n; i++)
 		if (t->page[i].is != PAGE_GONE && t->page[i].frame != NO_FRAME) {
-			frame_give(t->devmem, t->page[i].frame);
+			frames_give(t->devmem, t->page[i].frame, 1);
 			t->page[i].frame = NO_FRAME;
 		}
 }
 
 /* ---- one call ---- */
 
-/* Which pages are not there yet, and frames for them. */
-static int fill(struct hmm_transfer *t, uintptr_t start, uintptr_t end)
+/* Frames for what is not there yet. How many, or -ENOSPC. */
+static int take_frames(struct hmm_devmem *devmem, uintptr_t start, uintptr_t end,
+		       uint64_t *frames)
 {
-	struct hmm *hmm = t->hmm;
-	/* The kernel writes there when a thread ends, and does not wait for pages then. */
-	bool thread = hmm->os->thread_page(start, end);
-	uint64_t frames[BLOCK_PAGES];
+	uintptr_t first = 0;
 	unsigned n = 0, got;
 
 	for (uintptr_t at = start; at < end; at += PAGE) {
-		enum book_state state = book_state(books_get(hmm, at));
-
-		if (state != BOOK_HOME || (thread && hmm->os->thread_page(at, at + PAGE)))
+		if (book_state(books_get(devmem->hmm, at)) != BOOK_HOME)
 			continue;
-		t->page[n++] = (struct moving){ .addr = at };
+		first = n++ ? first : at;
 	}
 	if (!n)
 		return 0;
-	got = frames_take(t->devmem, frames, n, t->page[0].addr >> OS_PAGE_SHIFT);
-	for (unsigned i = 0; i < got; i++)
-		t->page[i].frame = frames[i];
-	atomic_fetch_add(&t->devmem->count.declined, n - got);
-	t->n = got;
-	return got ? 0 : -ENOSPC;
+	got = frames_take(devmem, frames, n, first >> OS_PAGE_SHIFT);
+	atomic_fetch_add(&devmem->count.declined, n - got);
+	return got ? (int)got : -ENOSPC;
+}
+
+/* The pages that get them. The kernel writes to some when a thread ends, and does not wait then. */
+static void fill(struct hmm_transfer *t, uintptr_t start, uintptr_t end, const uint64_t *frames,
+		 unsigned got)
+{
+	uint64_t threads[BLOCK_PAGES / 64];
+	struct hmm *hmm = t->hmm;
+
+	hmm->os->thread_pages(&hmm->mm, start, end, threads);
+	for (uintptr_t at = start; at < end && t->n < got; at += PAGE) {
+		enum book_state state = book_state(books_get(hmm, at));
+
+		if (state != BOOK_HOME || os_has_page(threads, (at - start) / PAGE))
+			continue;
+		t->page[t->n] = (struct moving){ .addr = at, .frame = frames[t->n] };
+		t->n++;
+	}
+	for (unsigned i = t->n; i < got; i++)
+		frames_give(t->devmem, frames[i], 1);
 }
 
 /* Pages of another devmem come home first. */
@@ -194,39 +208,42 @@ static int others_home(struct hmm_devmem *devmem, uintptr_t start, uintptr_t end
 	return 0;
 }
 
-/* One round. 0, -EAGAIN there is more to try, or why not. */
-static int move_once(struct hmm_devmem *devmem, uintptr_t start, uintptr_t end, bool exclusive,
-		     uint64_t *frame)
+/*
+ * One round. 0, -EAGAIN there is more to try, or why not. The devices are told before the pages are
+ * looked at one by one: waking the worker takes as long as that.
+ */
+static int move_once(struct hmm_devmem *devmem, const struct os_vma *vma, uintptr_t start,
+		     uintptr_t end, uint64_t *exclusive)
 {
 	struct request out = { .kind = REQUEST_OUT };
 	struct hmm *hmm = devmem->hmm;
+	uint64_t frames[BLOCK_PAGES];
 	struct hmm_transfer *t;
 	unsigned ctx;
-	int err = migrate_ctx(hmm, start, &ctx);
+	int err = migrate_ctx(hmm, vma, start, &ctx), got;
 
-	if (err)
-		return err;
+	got = err ? err : take_frames(devmem, start, end, frames);
+	if (got <= 0)
+		return got;
 	t = migrate_claim(devmem, ctx);
-	t->exclusive = exclusive;
-	err = fill(t, start, end);
-	if (!err && t->n) {
-		out.transfer = t;
-		err = migrate_tell(t, start, end);
-		if (!err)
-			err = request_do(hmm, &out);
+	t->exclusive = exclusive != NULL;
+	out.transfer = t;
+	out.after = migrate_tell(t, start, end);
+	fill(t, start, end, frames, (unsigned)got);
+	if (t->n) {
+		err = request_do(hmm, &out);
 		if (!err)
 			err = migrate_prepare_again(t);
-		if (frame && t->page[0].is == PAGE_GONE)
-			*frame = t->page[0].frame;
+		if (exclusive && t->page[0].is == PAGE_GONE)
+			*exclusive = t->page[0].frame;
 	}
 	migrate_give_back(t);
 	transfer_free(t);
 	return err;
 }
 
-/* A piece of one VMA and one block. */
-static int move_piece(struct hmm_devmem *devmem, uintptr_t start, uintptr_t end, bool exclusive,
-		      uint64_t *frame)
+int migrate_piece(struct hmm_devmem *devmem, const struct os_vma *vma, uintptr_t start,
+		  uintptr_t end, uint64_t *exclusive)
 {
 	struct hmm *hmm = devmem->hmm;
 	int err = -EAGAIN;
@@ -235,7 +252,7 @@ static int move_piece(struct hmm_devmem *devmem, uintptr_t start, uintptr_t end,
 		wait_forks(hmm);
 		err = others_home(devmem, start, end);
 		if (!err)
-			err = move_once(devmem, start, end, exclusive, frame);
+			err = move_once(devmem, vma, start, end, exclusive);
 		if (err == -ESTALE || !err || (err != -EAGAIN && !hmm->pager->forking))
 			break;
 	}
@@ -257,21 +274,22 @@ static uint64_t count_there(const struct hmm_devmem *devmem, uintptr_t start, ui
 }
 
 /*
- * Where a mapping ends for us. The top of a thread's stack has its control block, which the kernel writes
- * to when the thread ends, without waiting for a page; and a thread may be made there and end between
- * two looks at the list of threads. glibc's stacks lie above a guard, and are MAP_STACK, which
- * says no to huge pages.
+ * Where a mapping ends for who asks about what lies below `upto`. The top of a thread's stack has its control
+ * block, which the kernel writes to when the thread ends, without waiting for a page; and a thread
+ * may be made there and end between two looks at the list of threads. glibc's stacks lie above a guard,
+ * and are MAP_STACK, which says no to huge pages. That is in smaps only, which is dear.
  */
-uintptr_t migrate_end(struct hmm *hmm, const struct os_vma *vma)
+uintptr_t migrate_end(struct hmm *hmm, const struct os_vma *vma, uintptr_t upto)
 {
 	struct os_vma below;
 	unsigned flags;
 
+	if (vma->end - vma->start <= STACK_TOP || upto <= vma->end - STACK_TOP)
+		return vma->end;
 	if (hmm->os->vma_find_fast(&hmm->mm, vma->start - PAGE, &below) ||
 	    below.end != vma->start || below.prot)
 		return vma->end;
-	if (hmm->os->vma_flags(vma->start, &flags) || !(flags & OS_VMA_NOHUGE) ||
-	    vma->end - vma->start <= STACK_TOP)
+	if (hmm->os->vma_flags(vma->start, &flags) || !(flags & OS_VMA_NOHUGE))
 		return vma->end;
 	return vma->end - STACK_TOP;
 }
@@ -292,20 +310,20 @@ static uintptr_t move_next(struct hmm_devmem *devmem, uintptr_t at, uintptr_t en
 		return vma.start;
 	*mapped = true;
 	stop = stop < vma.end ? stop : vma.end;
-	usable = stop == vma.end ? migrate_end(hmm, &vma) : stop;
+	usable = migrate_end(hmm, &vma, stop);
 	if (usable <= at)
 		return stop;
 	if (migrate_is_ours(hmm, &vma))
 		one = -EBUSY;
 	else if (leave_can(&vma))
-		one = move_piece(devmem, at, usable < stop ? usable : stop, false, NULL);
+		one = migrate_piece(devmem, &vma, at, usable < stop ? usable : stop, NULL);
 	*there += count_there(devmem, at, stop);
 	if (!*err)
 		*err = one;
 	return stop;
 }
 
-static int say_why(int err)
+int migrate_say_why(int err)
 {
 	switch (err) {
 	case -ENOSPC:
@@ -323,6 +341,8 @@ static int say_why(int err)
 					 "read and write");
 	case -EIO:
 		return error_say(err, "the driver could not copy");
+	case -ENODEV:
+		return error_say(err, "the mirror is dead: hmm_open() a new one");
 	default:
 		return err;
 	}
@@ -345,7 +365,7 @@ int64_t hmm_migrate_to_device(struct hmm_devmem *devmem, uintptr_t start, size_t
 		return error_say(-EINVAL, "nothing is mapped there");
 	if (devmem->lost)
 		return error_say(-ENODEV, "the device was lost meanwhile: what was moving stayed");
-	return there || !why ? (int64_t)there : say_why(why);
+	return there || !why ? (int64_t)there : migrate_say_why(why);
 }
 
 int64_t hmm_migrate_to_host(struct hmm *hmm, uintptr_t start, size_t length)
@@ -386,75 +406,4 @@ int64_t hmm_devmem_evict(struct hmm_devmem *devmem, uint64_t first, uint64_t cou
 	err = request_do(devmem->hmm, &evict);
 	return err ? error_say(err, "frames are locked, or still on their way")
 		   : (int64_t)evict.moved;
-}
-
-/* ---- exclusive ---- */
-
-/* Is it a page that a device can have for itself? */
-static int check_exclusive(struct hmm *hmm, uintptr_t page)
-{
-	struct os_vma vma;
-
-	if (hmm->os->vma_find(&hmm->mm, page, &vma) || vma.start > page ||
-	    !(vma.prot & PROT_READ))
-		return error_say(-EFAULT, "nothing readable is mapped there");
-	if (vma.shared || vma.inode || vma.kind == OS_VMA_SPECIAL)
-		return error_say(-EOPNOTSUPP, "only private anonymous memory can be exclusive");
-	if (!(vma.prot & PROT_WRITE))
-		return error_say(-EPERM, "the mapping is read-only");
-	if (!leave_can(&vma) || migrate_is_ours(hmm, &vma) || page >= migrate_end(hmm, &vma) ||
-	    hmm->os->thread_page(page, page + PAGE))
-		return error_say(-EBUSY, "the page cannot be moved");
-	return 0;
-}
-
-static int try_exclusive(struct hmm_devmem *devmem, uintptr_t page, uint64_t *frame)
-{
-	struct request lock = { .kind = REQUEST_LOCK, .devmem = devmem, .start = page };
-	struct hmm *hmm = devmem->hmm;
-	int err;
-
-	if (books_get(hmm, page) && !request_do(hmm, &lock)) {
-		*frame = lock.moved;
-		return 0;
-	}
-	err = hmm->os->populate(page, page + PAGE, true);
-	if (!err)
-		err = move_piece(devmem, page, page + PAGE, true, frame);
-	return err;
-}
-
-int hmm_make_exclusive(struct hmm_devmem *devmem, uintptr_t addr, uint64_t *frame)
-{
-	uintptr_t page = PAGE_DOWN(addr);
-	uint64_t got = NO_FRAME;
-	int err = migrate_check(devmem);
-
-	if (!err && (!frame || !devmem->options.host_frames))
-		err = error_say(-EINVAL, "exclusive pages need a devmem of host frames");
-	if (err)
-		return err;
-	for (unsigned round = 0; !err && got == NO_FRAME && round < ROUNDS; round++) {
-		err = check_exclusive(devmem->hmm, page);
-		if (!err)
-			err = try_exclusive(devmem, page, &got);
-		if (err == -EBUSY || err == -ESTALE || err == -EFAULT)
-			err = round + 1 < ROUNDS ? 0 : err;
-	}
-	if (!err && got == NO_FRAME)
-		err = -EBUSY;
-	if (err == -EFAULT || err == -EOPNOTSUPP || err == -EPERM)
-		return err;
-	if (err)
-		return say_why(err);
-	*frame = got;
-	return 0;
-}
-
-void hmm_exclusive_release(struct hmm_devmem *devmem, uint64_t frame)
-{
-	if (!devmem || frame >= devmem->options.frames)
-		return;
-	devmem->frame[frame].locked = 0;
-	devmem->hmm->os->reader_nudge(devmem->hmm->os_ctx);
 }

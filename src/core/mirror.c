@@ -35,8 +35,8 @@ static struct hmm *hmm_new(const struct os_ops *os)
 	hmm->os = os;
 	hmm->arena = arena;
 	hmm->refs = 1;
-	hmm->mm.maps_fd = hmm->mm.pagemap_fd = -1;
-	hmm->reader_mm.maps_fd = hmm->reader_mm.pagemap_fd = -1;
+	hmm->mm.maps_fd = hmm->mm.pagemap_fd = hmm->mm.tasks_fd = -1;
+	hmm->reader_mm = hmm->mm;
 	for (unsigned i = 0; i <= CONTEXTS; i++)
 		hmm->os_ctx[i].fd = -1;
 	lock_init(&hmm->side, LOCK_SIDE);

@@ -231,6 +231,10 @@ void pager_turn(struct hmm *hmm)
 	if (pager->limbo_n)
 		limbo_drain(hmm);
 	missing_trim(hmm);
+	if (pager->hungry) {
+		pager->hungry = false;
+		helper_wake(hmm);
+	}
 	if (pager->again != !!pager->again_since)
 		pager->again_since = pager->again ? hmm->os->now() : 0;
 	hush(hmm, pager->again && hmm->os->now() - pager->again_since > STORM_HUSH_NS);
@@ -344,7 +348,7 @@ int pager_make(struct hmm *hmm)
 		/* Before the first devmem nobody forks with anything away. */
 		pager->fork_transfer = transfer_claim(hmm);
 		hmm->os->populate(pager->fresh, pager->fresh + FORK_PAGES * PAGE, true);
-		if (hush_start(hmm))
+		if (helper_start(hmm))
 			hmm_log(HMM_LOG_WARN, "no thread or memory to get through storms of madvise "
 				"with: faults may have to wait for their end");
 		return 0;
@@ -357,7 +361,7 @@ void pager_end(struct hmm *hmm)
 {
 	if (!hmm->pager)
 		return;
-	hush_end(hmm);
+	helper_end(hmm);
 	pager_free(hmm, hmm->pager);
 	hmm->pager = NULL;
 }

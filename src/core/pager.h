@@ -13,10 +13,14 @@
  *	limbo.c     frames that devices may still use, until they cannot
  *	unsettled.c addresses whose DONTNEED may not have zapped yet
  *	dropped.c   events and pages that are not at home
+ *	helper.c    a thread for what the pager may not do itself
  *	hush.c      getting through a storm of changes
+ *	fresh.c     pages to copy home to, made ahead
  *	forked.c    fork: everything home before, the child's copies after a raw clone
  *	missing.c   VMAs that are registered MISSING, and back to plain
- *	migrate.c   the public calls
+ *	migrate.c   the one-call migrations
+ *	setup.c     a migration in three steps
+ *	exclusive.c a page for a device alone
  *
  * Laws (docs/migration.md has the argument):
  * L1. The pager is the reader's thread between two reads. It alone writes the books and it alone
@@ -93,6 +97,7 @@ uint64_t books_get(const struct hmm *hmm, uintptr_t page);
 /* The rest is the pager's. -ENOMEM: nothing was changed. */
 int books_set(struct hmm *hmm, uintptr_t page, uint64_t entry);
 void books_erase(struct hmm *hmm, uintptr_t page);
+void books_erase_row(struct hmm *hmm, uintptr_t page, unsigned n);
 /* The first page at or above *at and below end that has an entry. */
 bool books_next(struct hmm *hmm, uintptr_t *at, uintptr_t end, uint64_t *entry);
 
@@ -130,8 +135,8 @@ void frames_destroy(struct hmm_devmem *devmem);
 /* Up to n frames, in a row where there are; the first is congruent to `align` modulo 512
  * if that can be had. Asks the driver's frame_alloc. Not the pager. */
 unsigned frames_take(struct hmm_devmem *devmem, uint64_t *frames, unsigned n, uint64_t align);
-/* Any thread. The frame's page is gone already, and no device uses it. */
-void frame_give(struct hmm_devmem *devmem, uint64_t frame);
+/* Any thread. The frames' pages are gone already, and no device uses them. */
+void frames_give(struct hmm_devmem *devmem, uint64_t first, unsigned n);
 bool frame_is_used(const struct hmm_devmem *devmem, uint64_t frame);
 /* Host frames: where one that has a page lies; and the length of a context's region of them. */
 uintptr_t frame_host(const struct hmm_devmem *devmem, uint64_t frame);
@@ -180,6 +185,7 @@ struct hmm_transfer {
 	unsigned index;
 	_Atomic uint32_t state;
 	bool out, exclusive;
+	bool steps;  /* hmm_migrate_setup(): the program copies */
 	bool staged; /* its block of the stage is not empty */
 	bool judged; /* copy[].err are in page[].err */
 	enum transfer_why why;
@@ -243,6 +249,7 @@ struct request {
 	struct hmm_devmem *devmem;
 	uintptr_t start, end;
 	uint64_t number, moved, deadline;
+	uint64_t after; /* not before the worker has delivered the side queue so far */
 	bool fork;   /* HOME: isolated pages too */
 	int err;
 };
@@ -250,6 +257,8 @@ struct request {
 /* Hand `want` to the pager and wait; what it answers is in it. Not from reader or worker's
  * callbacks of... any thread but the reader. */
 int request_do(struct hmm *hmm, struct request *want);
+/* The worker, when it has delivered something of the side queue. */
+void requests_after(struct hmm *hmm);
 /* The pager. */
 void requests_run(struct hmm *hmm);
 
@@ -316,11 +325,21 @@ struct homing {
 	_Atomic uintptr_t start, end;
 };
 
+/* Pages of a transfer's block that nobody has used; the pager's but for the states. */
+struct fresh {
+	_Atomic uint32_t half[2]; /* states (fresh.c) */
+	unsigned now;		  /* the half that pages are taken from, */
+	unsigned used;		  /* how many, */
+	bool full;		  /* and whether all of it was there */
+	bool both;		  /* a transfer has taken both halves */
+};
+
 struct pager {
 	struct uhmm_ptable books;
 	struct hmm_transfer *transfer; /* TRANSFERS */
 	struct request request[REQUESTS];
 	_Atomic uint32_t freed;	 /* futex: a request or transfer slot is free */
+	_Atomic uint32_t afters; /* requests that wait for the worker: it nudges the reader */
 	struct hmm_devmem *_Atomic devmem[DEVMEMS];
 	struct hmm_transfer *fork_transfer; /* claimed for good: forked.c */
 	_Atomic unsigned forking;
@@ -360,11 +379,14 @@ struct pager {
 	bool again;
 	uint64_t again_since; /* ns; 0 */
 
-	/* hush.c */
-	_Atomic uint32_t hush; /* futex */
-	_Atomic bool hush_stop;
+	struct fresh fresh_of[TRANSFERS];
+	bool hungry; /* a half is wanted, and the helper was not told yet */
+
+	/* helper.c, hush.c */
+	_Atomic uint32_t helper_work; /* futex: bumped when there is something to do */
+	_Atomic bool helper_stop, hush;
+	struct os_thread *helper;
 	uintptr_t hush_region;
-	struct os_thread *hush_thread;
 };
 
 /* Any thread: the pager of this mirror, made at the first devmem. */
@@ -383,11 +405,28 @@ void pager_again(struct hmm *hmm);
 /* Who waited for [start, end) was woken by what put pages there. */
 void parked_forget(struct hmm *hmm, uintptr_t start, uintptr_t end);
 
+/* ---- helper.c ---- */
+int helper_start(struct hmm *hmm);
+void helper_end(struct hmm *hmm);
+void helper_wake(struct hmm *hmm);
+/* The helper: leave off, there is something more urgent. */
+bool helper_hurries(const struct pager *pager);
+
 /* ---- hush.c ---- */
-int hush_start(struct hmm *hmm);
-void hush_end(struct hmm *hmm);
+int hush_prepare(struct hmm *hmm);
+void hush_release(struct hmm *hmm);
+/* The helper, while it is on. */
+void hush_shout(struct hmm *hmm);
 /* The pager: a storm of changes keeps it from moving pages; and: it is through. */
 void hush(struct hmm *hmm, bool on);
+
+/* ---- fresh.c ---- */
+/* The pager: n pages in a row of t's block, which are there. -ENOMEM. */
+int fresh_take(struct hmm_transfer *t, unsigned n, uintptr_t *start);
+/* The transfer is over: what it took has left. */
+void fresh_over(struct hmm_transfer *t);
+/* The helper: fill what is wanted. true: there may be more to do. */
+bool fresh_fill(struct hmm *hmm);
 
 /* ---- leave.c ---- */
 /* Private anonymous memory that MOVE takes. */

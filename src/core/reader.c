@@ -165,7 +165,8 @@ void *reader_main(void *arg)
 	os->reader_isolate(hmm->os_ctx, polled(hmm));
 	/* If that fails it looks by opening the files each time. */
 	if (os->mm_open(&hmm->reader_mm, 0))
-		hmm->reader_mm.maps_fd = hmm->reader_mm.pagemap_fd = -1;
+		hmm->reader_mm.maps_fd = hmm->reader_mm.pagemap_fd =
+			hmm->reader_mm.tasks_fd = -1;
 	in_reader = true;
 	hmm->perf_err = os->perf_open(&hmm->perf);
 	if (hmm->perf_err)

@@ -4,10 +4,15 @@
  *
  * A thread claims a slot, posts it, nudges the reader and sleeps. The slots are the
  * arena's: the pager never looks at the asking thread's stack, which may be away itself.
+ *
+ * What may only be done when devices have been told something (`after`) is posted at once too, and
+ * the worker nudges the reader: who asks is woken once, not twice.
  */
 #include <errno.h>
 
 #include "core/pager.h"
+
+#define LOOK_ON_NS UINT64_C(100000)
 
 static struct request *claim(struct hmm *hmm)
 {
@@ -36,10 +41,23 @@ static void post(struct request *r, const struct request *want)
 	r->end = want->end;
 	r->number = want->number;
 	r->deadline = want->deadline;
+	r->after = want->after;
 	r->fork = want->fork;
 	r->moved = 0;
 	r->err = 0;
 	r->state = REQUEST_POSTED;
+}
+
+/*
+ * Before it sleeps a thread looks on for about as long as a CPU takes to wake that has nothing else
+ * to do. Whoever is ready to run on this one has it meanwhile.
+ */
+static void look_on(struct hmm *hmm, const struct request *r)
+{
+	uint64_t until = hmm->os->now() + LOOK_ON_NS;
+
+	while (r->state == REQUEST_POSTED && hmm->os->now() < until)
+		hmm->os->yield();
 }
 
 int request_do(struct hmm *hmm, struct request *want)
@@ -47,10 +65,17 @@ int request_do(struct hmm *hmm, struct request *want)
 	struct pager *pager = hmm->pager;
 	struct request *r = claim(hmm);
 
+	if (want->after)
+		atomic_fetch_add(&pager->afters, 1);
 	post(r, want);
-	hmm->os->reader_nudge(hmm->os_ctx);
+	/* Else the worker does, who comes so far after this look. */
+	if (hmm->side_queue.done >= want->after)
+		hmm->os->reader_nudge(hmm->os_ctx);
+	look_on(hmm, r);
 	while (r->state == REQUEST_POSTED)
 		hmm->os->wait((const uint32_t *)&r->state, REQUEST_POSTED, 0);
+	if (want->after)
+		atomic_fetch_sub(&pager->afters, 1);
 	want->moved = r->moved;
 	want->err = r->err;
 	r->state = REQUEST_FREE;
@@ -254,12 +279,32 @@ static int run(struct hmm *hmm, struct request *r)
 	return 0;
 }
 
+void requests_after(struct hmm *hmm)
+{
+	struct pager *pager = hmm->pager;
+
+	if (pager && pager->afters)
+		hmm->os->reader_nudge(hmm->os_ctx);
+}
+
+/* May it be run? If the mirror dies the worker never comes so far. */
+static bool is_due(const struct hmm *hmm, struct request *r)
+{
+	if (hmm->side_queue.done >= r->after)
+		return true;
+	if (hmm->dead)
+		r->err = -ENODEV;
+	return hmm->dead;
+}
+
 void requests_run(struct hmm *hmm)
 {
 	for (unsigned i = 0; i < REQUESTS; i++) {
 		struct request *r = &hmm->pager->request[i];
 
-		if (r->state != REQUEST_POSTED || run(hmm, r) == -EAGAIN)
+		if (r->state != REQUEST_POSTED || !is_due(hmm, r))
+			continue;
+		if (!r->err && run(hmm, r) == -EAGAIN)
 			continue;
 		r->state = REQUEST_DONE;
 		hmm->os->wake((const uint32_t *)&r->state);

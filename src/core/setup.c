@@ -56,35 +56,35 @@ static void answer(struct hmm_migrate *m, const struct hmm_transfer *t)
 static void fill(struct hmm_migrate *m, struct hmm_transfer *t, uintptr_t usable)
 {
 	struct hmm *hmm = t->hmm;
-	bool thread = hmm->os->thread_page(m->start, m->end);
+	uint64_t threads[BLOCK_PAGES / 64];
 
+	hmm->os->thread_pages(&hmm->mm, m->start, m->end, threads);
 	t->n = m->npages;
 	for (unsigned i = 0; i < t->n; i++) {
 		uintptr_t at = m->start + i * PAGE;
 
 		t->page[i] = (struct moving){ .addr = at, .frame = NO_FRAME };
-		t->page[i].kept = at >= usable ||
-				  (thread && hmm->os->thread_page(at, at + PAGE));
+		t->page[i].kept = at >= usable || os_has_page(threads, i);
 	}
 }
 
 /* -EAGAIN: once more, what stayed could move now. */
-static int take(struct hmm_migrate *m, uintptr_t usable, bool last)
+static int take(struct hmm_migrate *m, const struct os_vma *vma, uintptr_t usable, bool last)
 {
 	struct request take = { .kind = REQUEST_TAKE }, back = { .kind = REQUEST_RETURN };
 	struct hmm *hmm = m->devmem->hmm;
 	struct hmm_transfer *t;
 	unsigned ctx;
-	int err = migrate_ctx(hmm, m->start, &ctx);
+	int err = migrate_ctx(hmm, vma, m->start, &ctx);
 
 	if (err)
 		return err;
 	t = migrate_claim(m->devmem, ctx);
+	t->steps = true;
 	fill(m, t, usable);
 	take.transfer = back.transfer = t;
-	err = migrate_tell(t, m->start, m->end);
-	if (!err)
-		err = request_do(hmm, &take);
+	take.after = migrate_tell(t, m->start, m->end);
+	err = request_do(hmm, &take);
 	if (!err && !last)
 		err = migrate_prepare_again(t) == -EAGAIN ? -EAGAIN : 0;
 	if (!err) {
@@ -113,10 +113,10 @@ int hmm_migrate_setup(struct hmm_migrate *m)
 		m->src[i] = m->dst[i] = 0;
 	if (!leave_can(&vma) || migrate_is_ours(m->devmem->hmm, &vma))
 		return 0;
-	usable = m->end == vma.end ? migrate_end(m->devmem->hmm, &vma) : m->end;
+	usable = migrate_end(m->devmem->hmm, &vma, m->end);
 	err = -EAGAIN;
 	for (unsigned round = 0; round < 4 && err == -EAGAIN; round++)
-		err = take(m, usable, round == 3);
+		err = take(m, &vma, usable, round == 3);
 	return err == -EAGAIN || err == -EBUSY
 		       ? error_say(-EBUSY, "the range keeps changing, or a fork runs") : err;
 }

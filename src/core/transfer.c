@@ -23,7 +23,7 @@ struct hmm_transfer *transfer_claim(struct hmm *hmm)
 
 		if (!atomic_compare_exchange_strong(&t->state, &free, TRANSFER_CLAIMED))
 			continue;
-		t->out = t->exclusive = false;
+		t->out = t->exclusive = t->steps = false;
 		t->n = t->next = t->copies = 0;
 		t->err = 0;
 		t->devmem = NULL;

@@ -163,7 +163,10 @@ bool worker_step(struct hmm *hmm)
 
 	for (unsigned i = 0; i < CONTEXTS; i++)
 		did |= turn(hmm, i, &hmm->gate[i].queue);
-	did |= turn(hmm, CONTEXTS, &hmm->side_queue);
+	if (turn(hmm, CONTEXTS, &hmm->side_queue)) {
+		requests_after(hmm);
+		did = true;
+	}
 	if (hmm->dead && !atomic_exchange(&hmm->release_told, true)) {
 		struct event release = { .kind = EVENT_RELEASE };
 

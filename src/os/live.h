@@ -45,6 +45,8 @@ int live_ctx_unregister(const struct os_ctx *ctx, uintptr_t start, uintptr_t end
 int live_ctx_register_missing(const struct os_ctx *ctx, uintptr_t start, uintptr_t end);
 int live_ctx_move(const struct os_ctx *ctx, uintptr_t dst, uintptr_t src, size_t length,
 		  size_t *done);
+int live_ctx_move_present(const struct os_ctx *ctx, uintptr_t dst, uintptr_t src,
+			  size_t length, size_t *done);
 int live_ctx_copy(const struct os_ctx *ctx, uintptr_t dst, uintptr_t src, size_t length,
 		  size_t *done);
 int live_ctx_zero(const struct os_ctx *ctx, uintptr_t dst, size_t length, size_t *done);
@@ -109,7 +111,8 @@ void live_region_zap(uintptr_t start, size_t length);
 void critical_learn(void);
 bool live_critical(uintptr_t start, uintptr_t end);
 void live_critical_add(const void *function);
-bool live_thread_page(uintptr_t start, uintptr_t end);
+bool live_thread_pages(const struct os_mm *mm, uintptr_t start, uintptr_t end,
+		       uint64_t *pages);
 int live_madvise_settled(uint64_t budget_ns, uint64_t timeout_ns);
 
 /* ---- safecopy.c, handlers.c ---- */

@@ -72,15 +72,26 @@ static bool has_moved(uintptr_t dst, uintptr_t src)
 	return present(dst) && !present(src);
 }
 
-static int64_t step_move(int fd, uintptr_t dst, uintptr_t src, size_t length)
+static int64_t move(int fd, uintptr_t dst, uintptr_t src, size_t length, uint64_t mode)
 {
-	struct uffdio_move arg = { .dst = dst, .src = src, .len = length,
-				   .mode = UFFDIO_MOVE_MODE_ALLOW_SRC_HOLES };
+	struct uffdio_move arg = { .dst = dst, .src = src, .len = length, .mode = mode };
 	int64_t got = answer(ioctl(fd, UFFDIO_MOVE, &arg), &arg.move);
 
 	if (got == -EEXIST && has_moved(dst, src))
 		return OS_PAGE_SIZE;
 	return got == -EINVAL && !registered(fd, dst) ? -ENOENT : got;
+}
+
+static int64_t step_move(int fd, uintptr_t dst, uintptr_t src, size_t length)
+{
+	return move(fd, dst, src, length, UFFDIO_MOVE_MODE_ALLOW_SRC_HOLES);
+}
+
+static int64_t step_move_present(int fd, uintptr_t dst, uintptr_t src, size_t length)
+{
+	int64_t got = move(fd, dst, src, length, 0);
+
+	return got == -ENOENT ? -ENODATA : got;
 }
 
 static int64_t step_copy(int fd, uintptr_t dst, uintptr_t src, size_t length)
@@ -149,6 +160,12 @@ int live_ctx_move(const struct os_ctx *ctx, uintptr_t dst, uintptr_t src, size_t
 		  size_t *done)
 {
 	return all_of(ctx->fd, step_move, dst, src, length, done);
+}
+
+int live_ctx_move_present(const struct os_ctx *ctx, uintptr_t dst, uintptr_t src,
+			  size_t length, size_t *done)
+{
+	return all_of(ctx->fd, step_move_present, dst, src, length, done);
 }
 
 int live_ctx_copy(const struct os_ctx *ctx, uintptr_t dst, uintptr_t src, size_t length,

@@ -86,7 +86,8 @@ struct os_mm {
 	pid_t pid;	/* 0: our own */
 	int maps_fd;	/* /proc/PID/maps, or -1: opened for each question */
 	int pagemap_fd;	/* /proc/PID/pagemap */
-	uint64_t pagemap_ino, maps_ino; /* identity, as in os_ctx */
+	int tasks_fd;	/* own: /proc/self/task, or -1: opened for each question */
+	uint64_t pagemap_ino, maps_ino, tasks_ino; /* identity, as in os_ctx */
 };
 
 #define OS_PAGE_PRESENT (1u << 0)
@@ -104,6 +105,13 @@ struct os_run {
 	uintptr_t start, end;
 	unsigned flags; /* OS_PAGE_* */
 };
+
+#define OS_THREAD_PAGES 512u
+
+static inline bool os_has_page(const uint64_t *pages, size_t i)
+{
+	return pages[i / 64] >> i % 64 & 1;
+}
 
 #define OS_SCAN_CHECK (1u << 0)	    /* fail with -EPERM where the VMA is not registered WP_ASYNC */
 #define OS_SCAN_POPULATED (1u << 1) /* report only runs that are present or swapped */
@@ -141,6 +149,11 @@ struct os_ops {
 	 * differ; -EFAULT guard or poison; -ESRCH; -ENOMEM. Wakes who waits at dst. */
 	int (*ctx_move)(const struct os_ctx *ctx, uintptr_t dst, uintptr_t src, size_t length,
 			size_t *done);
+	/* ctx_move of pages only: -ENODATA says that the page at *done is a hole, or that nothing is
+	 * mapped there (which ctx_move tells apart), and that all before it had a page, if only
+	 * the zero page. Dearer by nothing where there is no hole, and then no scan is needed. */
+	int (*ctx_move_present)(const struct os_ctx *ctx, uintptr_t dst, uintptr_t src,
+				size_t length, size_t *done);
 	/* UFFDIO_COPY: also into what is read-only. -EEXIST. Overwrites guard pages: only where
 	 * the page is known to be away. Wakes. */
 	int (*ctx_copy)(const struct os_ctx *ctx, uintptr_t dst, uintptr_t src, size_t length,
@@ -227,11 +240,13 @@ struct os_ops {
 	/* From now on the object that holds this code is critical as well. The main program
 	 * never gets it. Takes the dynamic linker's lock. */
 	void (*critical_add)(const void *function);
-	/* Does [start, end) touch what the kernel itself accesses when a thread of this process
-	 * ends or execs? It waits for no page then. True where that cannot be told. Any
-	 * thread; it lists all threads. One may be made meanwhile: ask before a page leaves
-	 * and again when it has left. */
-	bool (*thread_page)(uintptr_t start, uintptr_t end);
+	/* Is any page of [start, end) one that the kernel itself accesses when a thread of this process
+	 * ends or execs? It waits for no page then. All are where that cannot be told. `pages`:
+	 * NULL, or a bit for each of up to OS_THREAD_PAGES pages. mm: the own. Any thread; it
+	 * lists all threads. One may be made meanwhile: ask before a page leaves and again when it
+	 * has left. */
+	bool (*thread_pages)(const struct os_mm *mm, uintptr_t start, uintptr_t end,
+			     uint64_t *pages);
 	/* Runs of equal flags in [start, end), ascending; a page in no run, or in one
 	 * without flags, is absent.
 	 * *next: where to go on (end when done). Count of runs; -EPERM (OS_SCAN_CHECK: also

@@ -124,6 +124,11 @@ static int pass_lock(void)
 	return madvise(page, OS_PAGE_SIZE, MADV_DODUMP) ? -errno : 0;
 }
 
+static int note_cpu(struct task *task)
+{
+	return task_cpu(task->tid, &task->cpu);
+}
+
 /* What cannot be told counts as not settled. */
 int live_madvise_settled(uint64_t budget_ns, uint64_t timeout_ns)
 {
@@ -132,7 +137,7 @@ int live_madvise_settled(uint64_t budget_ns, uint64_t timeout_ns)
 	struct tasks tasks;
 	int err;
 
-	err = tasks_list(&tasks, live_tid(), deadline) ? -EBUSY : 0;
+	err = tasks_list(&tasks, NULL, live_tid(), deadline, note_cpu) ? -EBUSY : 0;
 	while (!err && !all_settled(&tasks, budget_ns, &by_time)) {
 		if (live_now() >= deadline)
 			err = -EBUSY;

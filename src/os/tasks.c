@@ -126,11 +126,12 @@ static int add(struct tasks *tasks, pid_t tid)
 	task = &tasks->task[tasks->count];
 	*task = (struct task){ .tid = tid };
 	tasks->count++;
-	return task_cpu(tid, &task->cpu);
+	return 0;
 }
 
 /* One reading of the directory. -ESRCH: a thread has ended meanwhile, some may be missing. */
-static int list_once(struct tasks *tasks, int dir, pid_t except)
+static int list_once(struct tasks *tasks, int dir, pid_t except,
+		     int (*look)(struct task *task))
 {
 	_Alignas(struct entry) char text[LISTED];
 	long got;
@@ -151,17 +152,34 @@ static int list_once(struct tasks *tasks, int dir, pid_t except)
 	}
 	if (!err && got < 0)
 		err = -errno;
-	for (unsigned i = 0; i < tasks->count && !err; i++) {
-		uint64_t cpu;
-
-		err = task_cpu(tasks->task[i].tid, &cpu);
-	}
+	for (unsigned i = 0; i < tasks->count && !err; i++)
+		err = look(&tasks->task[i]);
 	return err;
 }
 
-int tasks_list(struct tasks *tasks, pid_t except, uint64_t deadline)
+int tasks_open(void)
 {
-	int dir = open("/proc/self/task", O_RDONLY | O_DIRECTORY | O_CLOEXEC), err;
+	return open("/proc/self/task", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+}
+
+/* Who reads the directory that is kept open: it has one position. */
+static atomic_flag reading = ATOMIC_FLAG_INIT;
+
+static bool take_kept(const struct os_mm *mm)
+{
+	if (!mm || mm->tasks_fd < 0 || atomic_flag_test_and_set(&reading))
+		return false;
+	if (fd_identity(mm->tasks_fd) == mm->tasks_ino)
+		return true;
+	atomic_flag_clear(&reading);
+	return false;
+}
+
+int tasks_list(struct tasks *tasks, const struct os_mm *mm, pid_t except, uint64_t deadline,
+	       int (*look)(struct task *task))
+{
+	bool kept = take_kept(mm);
+	int dir = kept ? mm->tasks_fd : tasks_open(), err;
 
 	tasks->task = tasks->few;
 	tasks->room = TASKS_FEW;
@@ -169,9 +187,12 @@ int tasks_list(struct tasks *tasks, pid_t except, uint64_t deadline)
 	if (dir < 0)
 		return -errno;
 	do {
-		err = list_once(tasks, dir, except);
+		err = list_once(tasks, dir, except, look);
 	} while (err == -ESRCH && live_now() < deadline);
-	close(dir);
+	if (kept)
+		atomic_flag_clear(&reading);
+	else
+		close(dir);
 	return err;
 }
 

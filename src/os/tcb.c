@@ -57,8 +57,8 @@ static bool is_ending(pid_t tid)
 	return (flags & PF_EXITING) && word;
 }
 
-/* The head of a thread's robust mutexes; 0: it will not need any. -EBUSY: it keeps ending. */
-static int head_of(pid_t tid, uintptr_t *head)
+/* -ESRCH; -EBUSY: it keeps ending. */
+static int find_head(struct task *task)
 {
 	uint64_t deadline = live_now() + ENDING_NS;
 
@@ -66,10 +66,10 @@ static int head_of(pid_t tid, uintptr_t *head)
 		void *found = NULL;
 		size_t size;
 
-		if (syscall(SYS_get_robust_list, tid, &found, &size))
-			return errno == ESRCH ? (*head = 0, 0) : -errno;
-		*head = (uintptr_t)found;
-		if (*head || !is_ending(tid))
+		if (syscall(SYS_get_robust_list, task->tid, &found, &size))
+			return -errno;
+		task->head = (uintptr_t)found;
+		if (found || !is_ending(task->tid))
 			return 0;
 		if (live_now() >= deadline)
 			return -EBUSY;
@@ -77,25 +77,45 @@ static int head_of(pid_t tid, uintptr_t *head)
 	}
 }
 
-static bool touches(pid_t tid, uintptr_t start, uintptr_t end)
+/* The pages of [start, end) that are a thread's: first and last. */
+static bool touches(const struct task *task, uintptr_t start, uintptr_t end, size_t *first,
+		    size_t *last)
 {
-	uintptr_t head, page;
+	uintptr_t head = task->head & ~(OS_PAGE_SIZE - 1);
+	uintptr_t low = head - OS_PAGE_SIZE, high = head + OS_PAGE_SIZE;
 
-	/* Whoever cannot be asked may have anything there. */
-	if (head_of(tid, &head))
-		return true;
-	page = head & ~(OS_PAGE_SIZE - 1);
-	return head && start < page + 2 * OS_PAGE_SIZE && end > page - OS_PAGE_SIZE;
+	if (!head || low >= end || high + OS_PAGE_SIZE <= start)
+		return false;
+	*first = low > start ? (low - start) / OS_PAGE_SIZE : 0;
+	*last = ((high < end ? high : end - 1) - start) / OS_PAGE_SIZE;
+	return true;
 }
 
-bool live_thread_page(uintptr_t start, uintptr_t end)
+static void set(uint64_t *pages, size_t first, size_t last)
+{
+	for (size_t i = first; pages && i <= last && i < OS_THREAD_PAGES; i++)
+		pages[i / 64] |= UINT64_C(1) << i % 64;
+}
+
+bool live_thread_pages(const struct os_mm *mm, uintptr_t start, uintptr_t end, uint64_t *pages)
 {
 	struct tasks tasks;
 	bool found;
 
-	found = tasks_list(&tasks, 0, live_now() + LIST_NS) != 0;
-	for (unsigned i = 0; i < tasks.count && !found; i++)
-		found = touches(tasks.task[i].tid, start, end);
+	if (pages)
+		memset(pages, 0, OS_THREAD_PAGES / 8);
+	/* Whoever cannot be asked may have anything there. */
+	found = tasks_list(&tasks, mm, 0, live_now() + LIST_NS, find_head) != 0;
+	if (found)
+		set(pages, 0, OS_THREAD_PAGES - 1);
+	for (unsigned i = 0; i < tasks.count; i++) {
+		size_t first, last;
+
+		if (!touches(&tasks.task[i], start, end, &first, &last))
+			continue;
+		set(pages, first, last);
+		found = true;
+	}
 	tasks_free(&tasks);
 	return found;
 }

@@ -20,6 +20,7 @@
 #include <unistd.h>
 
 #include "os/live.h"
+#include "os/tasks.h"
 #include "os/uapi.h"
 
 int proc_open(pid_t pid, const char *what)
@@ -54,6 +55,8 @@ int live_mm_open(struct os_mm *mm, pid_t pid)
 	new.pagemap_fd = fd_move_high(new.pagemap_fd);
 	new.maps_ino = fd_identity(new.maps_fd);
 	new.pagemap_ino = fd_identity(new.pagemap_fd);
+	new.tasks_fd = pid ? -1 : fd_move_high(tasks_open());
+	new.tasks_ino = fd_identity(new.tasks_fd);
 	*mm = new;
 	return 0;
 }
@@ -62,7 +65,8 @@ void live_mm_close(struct os_mm *mm)
 {
 	fd_close_if(mm->maps_fd, mm->maps_ino);
 	fd_close_if(mm->pagemap_fd, mm->pagemap_ino);
-	mm->maps_fd = mm->pagemap_fd = -1;
+	fd_close_if(mm->tasks_fd, mm->tasks_ino);
+	mm->maps_fd = mm->pagemap_fd = mm->tasks_fd = -1;
 }
 
 static bool begins(const char *name, const char *with)

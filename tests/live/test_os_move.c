@@ -142,6 +142,15 @@ static int move(const char *dst, const char *src, size_t pages)
 	return move_by(&ctx, dst, src, pages);
 }
 
+static int move_present(const char *dst, const char *src, size_t pages)
+{
+	size_t bytes = 77;
+	int err = os->ctx_move_present(&ctx, (uintptr_t)dst, (uintptr_t)src, pages * PAGE,
+				       &bytes);
+
+	return in_pages(err, bytes);
+}
+
 static int copy(const char *dst, const char *src, size_t pages)
 {
 	size_t bytes = 77;
@@ -262,6 +271,30 @@ static void test_move(void **state)
 	assert_int_equal(reg_with(&ctx, s, 16), 0);
 	expect(move(s, p, 4), 0, 4);
 	assert_true(s[0] == 1 && s[3 * PAGE] == 4 && !page_is(p));
+	drop(p, 16);
+	drop(s, 16);
+}
+
+/* Pages only: a hole, or nothing mapped, is told, with what is there before it. */
+static void test_move_present(void **state)
+{
+	char *p = missing(16), *s = filled(16);
+
+	expect(move_present(p, s, 4), 0, 4);
+	assert_true(p[0] == 1 && p[3 * PAGE] == 4 && !page_is(s));
+	expect(move_present(p + 4 * PAGE, s, 2), -ENODATA, 0);
+	assert_false(page_is(p + 4 * PAGE));
+	madvise(s + 7 * PAGE, PAGE, MADV_DONTNEED);
+	expect(move_present(p + 4 * PAGE, s + 4 * PAGE, 6), -ENODATA, 3);
+	assert_true(p[6 * PAGE] == 7 && s[8 * PAGE] == 9);
+	/* The zero page is a page. */
+	assert_int_equal(*(volatile char *)(s + 7 * PAGE), 0);
+	expect(move_present(p + 7 * PAGE, s + 7 * PAGE, 2), 0, 2);
+	assert_true(page_is(p + 7 * PAGE) && p[8 * PAGE] == 9);
+	munmap(s + 12 * PAGE, PAGE);
+	expect(move_present(p + 10 * PAGE, s + 10 * PAGE, 4), -ENODATA, 2);
+	expect(move_present(p + 9 * PAGE, s + 12 * PAGE, 1), -ENODATA, 0);
+	expect(move(p + 9 * PAGE, s + 12 * PAGE, 1), -ENOENT, 0);
 	drop(p, 16);
 	drop(s, 16);
 }
@@ -699,6 +732,7 @@ int main(int argc, char **argv)
 		IN_CONTEXT(test_fault),
 		IN_CONTEXT(test_register_missing),
 		IN_CONTEXT(test_move),
+		IN_CONTEXT(test_move_present),
 		IN_CONTEXT(test_move_borders),
 		IN_CONTEXT(test_move_refused),
 		IN_CONTEXT(test_move_shared),

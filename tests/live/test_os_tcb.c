@@ -55,9 +55,14 @@ static int teardown(void **state)
 
 /* ---- the pager ---- */
 
+static bool any_kept(const char *start, size_t length)
+{
+	return os->thread_pages(NULL, (uintptr_t)start, (uintptr_t)start + length, NULL);
+}
+
 static bool kept(const char *page)
 {
-	return os->thread_page((uintptr_t)page, (uintptr_t)page + PAGE);
+	return any_kept(page, PAGE);
 }
 
 /* Takes away the pages of the stack; all, or but those that are said to be kept. */
@@ -173,7 +178,9 @@ static int join_within(pthread_t thread, uint64_t ns)
 static void test_which(void **state)
 {
 	char *other = anon(16), *middle = other + 8 * PAGE, *block;
+	uint64_t pages[OS_THREAD_PAGES / 64];
 	pthread_t thread;
+	struct os_mm mm;
 	unsigned n = 0;
 
 	assert_true(kept((char *)pthread_self()));
@@ -185,9 +192,15 @@ static void test_which(void **state)
 	for (unsigned i = 0; i < PAGES; i++)
 		n += kept(stack + i * PAGE);
 	assert_true(n >= 2 && n <= 3);
-	assert_true(os->thread_page((uintptr_t)stack, (uintptr_t)stack + SIZE));
-	assert_false(os->thread_page((uintptr_t)stack, (uintptr_t)stack + SIZE / 2));
-	assert_true(os->thread_page((uintptr_t)block, (uintptr_t)block + 1));
+	assert_true(any_kept(stack, SIZE));
+	assert_false(any_kept(stack, SIZE / 2));
+	assert_true(any_kept(block, 1));
+	/* The same, all pages at once, from a directory that is kept open. */
+	assert_int_equal(os->mm_open(&mm, 0), 0);
+	assert_true(os->thread_pages(&mm, (uintptr_t)stack, (uintptr_t)stack + SIZE, pages));
+	for (unsigned i = 0; i < PAGES; i++)
+		assert_int_equal(os_has_page(pages, i), kept(stack + i * PAGE));
+	os->mm_close(&mm);
 	assert_false(kept(middle));
 	stop = true;
 	assert_int_equal(join_within(thread, 5000 * MS), 0);

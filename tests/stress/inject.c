@@ -98,8 +98,11 @@ static size_t some_of(size_t length)
 	return chance() % 2 || pages < 2 ? 0 : (chance() % pages) * OS_PAGE_SIZE;
 }
 
-static int f_move(const struct os_ctx *ctx, uintptr_t dst, uintptr_t src, size_t length,
-		  size_t *done)
+typedef int (*move_fn)(const struct os_ctx *ctx, uintptr_t dst, uintptr_t src, size_t length,
+		       size_t *done);
+
+static int move(move_fn move, const struct os_ctx *ctx, uintptr_t dst, uintptr_t src,
+		size_t length, size_t *done)
 {
 	static const int out[] = { -EAGAIN, -EBUSY, -ENOMEM, -ENOENT };
 	static const int home[] = { -EAGAIN, -EBUSY, -ENOMEM };
@@ -108,15 +111,27 @@ static int f_move(const struct os_ctx *ctx, uintptr_t dst, uintptr_t src, size_t
 	int err;
 
 	if (!now_fails())
-		return real->ctx_move(ctx, dst, src, length, done);
+		return move(ctx, dst, src, length, done);
 	part = some_of(length);
 	*done = 0;
 	if (part) {
-		err = real->ctx_move(ctx, dst, src, part, done);
+		err = move(ctx, dst, src, part, done);
 		if (err || *done < part)
 			return err;
 	}
 	return leaves ? one_of(out, 4) : one_of(home, 3);
+}
+
+static int f_move(const struct os_ctx *ctx, uintptr_t dst, uintptr_t src, size_t length,
+		  size_t *done)
+{
+	return move(real->ctx_move, ctx, dst, src, length, done);
+}
+
+static int f_move_present(const struct os_ctx *ctx, uintptr_t dst, uintptr_t src,
+			  size_t length, size_t *done)
+{
+	return move(real->ctx_move_present, ctx, dst, src, length, done);
 }
 
 static int f_copy(const struct os_ctx *ctx, uintptr_t dst, uintptr_t src, size_t length,
@@ -193,6 +208,7 @@ const struct os_ops *__wrap_os_live(void)
 	real = __real_os_live();
 	table = *real;
 	table.ctx_move = f_move;
+	table.ctx_move_present = f_move_present;
 	table.ctx_copy = f_copy;
 	table.ctx_zero = f_zero;
 	table.ctx_register_missing = f_register_missing;

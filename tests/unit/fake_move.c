@@ -157,6 +157,24 @@ int fake_ctx_move(const struct os_ctx *ctx, uintptr_t dst, uintptr_t src, size_t
 	return operate(&op, done, "MOVE");
 }
 
+static int move_present(struct fake_page *dst, const struct op *op, size_t at)
+{
+	struct fake_page *src = fake_page(op->src + at);
+	int err = check_move(src, dst, op->ctx);
+
+	if (err)
+		return err == -ENOENT ? -ENODATA : err;
+	return fake_is_hole(src) ? -ENODATA : move_page(dst, op, at);
+}
+
+int fake_ctx_move_present(const struct os_ctx *ctx, uintptr_t dst, uintptr_t src,
+			  size_t length, size_t *done)
+{
+	struct op op = { FAKE_OP_MOVE, fake_ctx_number(ctx), dst, src, length, move_present };
+
+	return operate(&op, done, "MOVE");
+}
+
 /* ---- COPY, ZEROPAGE, POISON ---- */
 
 static uint64_t copied(uintptr_t src)

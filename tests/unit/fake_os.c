@@ -463,8 +463,15 @@ static void critical_add(const void *function)
 	fake.criticals++;
 }
 
-static bool thread_page(uintptr_t start, uintptr_t end)
+static bool thread_pages(const struct os_mm *mm, uintptr_t start, uintptr_t end,
+			 uint64_t *pages)
 {
+	if (pages)
+		memset(pages, 0, OS_THREAD_PAGES / 8);
+	for (uintptr_t at = start; pages && at < end; at += PAGE)
+		if (at < fake.thread_end && at + PAGE > fake.thread_start)
+			pages[(at - start) / PAGE / 64] |= UINT64_C(1)
+							   << (at - start) / PAGE % 64;
 	return start < fake.thread_end && end > fake.thread_start;
 }
 
@@ -531,8 +538,11 @@ static int handlers_arm(void)
 
 /* ---- time ---- */
 
+/* Who looks on instead of sleeping does not do so for long. */
 static void os_yield(void)
 {
+	if (!fake.threads)
+		fake.clock += 1000000;
 }
 
 static void hush(void *region, size_t length)
@@ -574,6 +584,7 @@ const struct os_ops fake_ops = {
 	.ctx_unregister = ctx_unregister,
 	.ctx_register_missing = fake_ctx_register_missing,
 	.ctx_move = fake_ctx_move,
+	.ctx_move_present = fake_ctx_move_present,
 	.ctx_copy = fake_ctx_copy,
 	.ctx_zero = fake_ctx_zero,
 	.ctx_poison = fake_ctx_poison,
@@ -585,7 +596,7 @@ const struct os_ops fake_ops = {
 	.child_read = fake_child_read,
 	.sentinel_open = sentinel_open,
 	.critical_add = critical_add,
-	.thread_page = thread_page,
+	.thread_pages = thread_pages,
 	.region_map = fake_region_map,
 	.region_unmap = fake_region_unmap,
 	.region_zap = fake_region_zap,

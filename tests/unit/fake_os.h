@@ -373,6 +373,8 @@ static inline unsigned fake_child_of(int fd)
 int fake_ctx_register_missing(const struct os_ctx *ctx, uintptr_t start, uintptr_t end);
 int fake_ctx_move(const struct os_ctx *ctx, uintptr_t dst, uintptr_t src, size_t length,
 		  size_t *done);
+int fake_ctx_move_present(const struct os_ctx *ctx, uintptr_t dst, uintptr_t src,
+			  size_t length, size_t *done);
 int fake_ctx_copy(const struct os_ctx *ctx, uintptr_t dst, uintptr_t src, size_t length,
 		  size_t *done);
 int fake_ctx_zero(const struct os_ctx *ctx, uintptr_t dst, size_t length, size_t *done);

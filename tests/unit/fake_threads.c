@@ -18,7 +18,7 @@ struct os_thread {
 	os_thread_fn fn;
 	void *arg;
 	pthread_t thread;
-	enum { WORKER, READER, HUSH, THREADS } is;
+	enum { WORKER, READER, HELPER, THREADS } is;
 };
 
 static struct os_thread thread[THREADS];
@@ -93,13 +93,13 @@ static void *reader_thread(void *arg)
 }
 
 /*
- * Without threads the reader runs as far as its loop, and stops there. The thread that
- * quiets a storm never runs: here a test says when a storm ends.
+ * Without threads the reader runs as far as its loop, and stops there. The helper
+ * never runs: here a test says when a storm ends, and pages are made when they are needed.
  */
 int fake_thread_start(struct os_thread **out, const char *name, bool critical, os_thread_fn fn,
 		      void *arg)
 {
-	unsigned is = critical ? READER : strcmp(name, "uhmm-hush") ? WORKER : HUSH;
+	unsigned is = critical ? READER : strcmp(name, "uhmm-helper") ? WORKER : HELPER;
 	struct os_thread *t = &thread[is];
 	struct hmm *hmm = arg;
 
