@@ -80,6 +80,7 @@ static void copy_steps(struct gpu_memory *memory, struct hmm_migrate *steps)
 			memset(memory->base + frame[next] * GPU_PAGE, 0, GPU_PAGE);
 		steps->dst[i] = hmm_migrate_frame(frame[next++]);
 	}
+	hmm_devmem_frames_free(memory->devmem, frame + next, got - next);
 }
 
 /* Return: pages that moved; -ENOSPC some did not for want of a frame. */

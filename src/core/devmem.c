@@ -220,6 +220,13 @@ unsigned hmm_devmem_frames(struct hmm_devmem *devmem, uint64_t *frames, unsigned
 	return devmem && frames ? frames_take(devmem, frames, n, 0) : 0;
 }
 
+void hmm_devmem_frames_free(struct hmm_devmem *devmem, const uint64_t *frames, unsigned n)
+{
+	for (unsigned i = 0; devmem && frames && i < n; i++)
+		if (frame_is_used(devmem, frames[i]) && !devmem->frame[frames[i]].addr)
+			frames_give(devmem, frames[i], 1);
+}
+
 void hmm_devmem_get_stats(const struct hmm_devmem *devmem, struct hmm_devmem_stats *stats)
 {
 	struct hmm_devmem_stats all = {

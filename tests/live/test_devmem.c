@@ -197,6 +197,31 @@ static enum verdict bad_frames(const void *arg)
 	return steps_end(&s);
 }
 
+/* Frames that were taken for nothing; and calls that have nothing to free. */
+static enum verdict frames_free(const void *arg)
+{
+	static struct steps s;
+	uint64_t none = AWAY_FRAMES + 10;
+
+	TRY(steps_begin(&s, arg));
+	EXPECT(8, hmm_devmem_frames(s.m.devmem, s.frames, 8));
+	EXPECT(8, away_in_use(s.dev));
+	hmm_devmem_frames_free(s.m.devmem, s.frames, 3);
+	EXPECT(5, away_in_use(s.dev));
+	hmm_devmem_frames_free(s.m.devmem, s.frames, 8);
+	hmm_devmem_frames_free(s.m.devmem, &none, 1);
+	hmm_devmem_frames_free(NULL, s.frames, 1);
+	EXPECT(0, away_in_use(s.dev));
+	/* A frame that has a page is not free. */
+	EXPECT(0, hmm_migrate_setup(&s.m));
+	TRY(fill(&s, all));
+	EXPECT(PAGES, hmm_migrate_pages(&s.m));
+	hmm_devmem_frames_free(s.m.devmem, s.frames, PAGES);
+	hmm_migrate_finalize(&s.m);
+	EXPECT(PAGES, away_in_use(s.dev));
+	return steps_end(&s);
+}
+
 /* The program gives a page up while it is isolated: MIGRATE goes, and so does the frame. */
 static enum verdict dropped_meanwhile(const void *arg)
 {
@@ -385,6 +410,7 @@ int main(int argc, char **argv)
 		ON_BOTH(collected, "collected"),
 		ON_BOTH(given_up, "given-up"),
 		ON_BOTH(bad_frames, "bad-frames"),
+		ON_BOTH(frames_free, "frames-free"),
 		ON_BOTH(dropped_meanwhile, "dropped-meanwhile"),
 		ON_BOTH(moved_meanwhile, "moved-meanwhile"),
 		ON_BOTH(cpu_waits, "cpu-waits"),

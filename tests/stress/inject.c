@@ -101,8 +101,8 @@ static size_t some_of(size_t length)
 typedef int (*move_fn)(const struct os_ctx *ctx, uintptr_t dst, uintptr_t src, size_t length,
 		       size_t *done);
 
-static int move(move_fn move, const struct os_ctx *ctx, uintptr_t dst, uintptr_t src,
-		size_t length, size_t *done)
+static int try_move(move_fn move, const struct os_ctx *ctx, uintptr_t dst, uintptr_t src,
+		    size_t length, size_t *done)
 {
 	static const int out[] = { -EAGAIN, -EBUSY, -ENOMEM, -ENOENT };
 	static const int home[] = { -EAGAIN, -EBUSY, -ENOMEM };
@@ -125,13 +125,13 @@ static int move(move_fn move, const struct os_ctx *ctx, uintptr_t dst, uintptr_t
 static int f_move(const struct os_ctx *ctx, uintptr_t dst, uintptr_t src, size_t length,
 		  size_t *done)
 {
-	return move(real->ctx_move, ctx, dst, src, length, done);
+	return try_move(real->ctx_move, ctx, dst, src, length, done);
 }
 
 static int f_move_present(const struct os_ctx *ctx, uintptr_t dst, uintptr_t src,
 			  size_t length, size_t *done)
 {
-	return move(real->ctx_move_present, ctx, dst, src, length, done);
+	return try_move(real->ctx_move_present, ctx, dst, src, length, done);
 }
 
 static int f_copy(const struct os_ctx *ctx, uintptr_t dst, uintptr_t src, size_t length,

@@ -51,7 +51,8 @@ def section(text, title):
 def main():
     root = pathlib.Path(sys.argv[1])
     exported = symbols(sys.argv[2], True)
-    public = declared(root / "include/uhmm/hmm.h") | declared(root / "include/uhmm/ptable.h")
+    public = set().union(*(declared(root / "include/uhmm" / f"{name}.h")
+                           for name in ("hmm", "devmem", "ptable")))
     check("every exported function is declared", exported - public)
     check("every declared function is exported", public - exported)
     used = set()
