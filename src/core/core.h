@@ -16,6 +16,7 @@
  *	copy.c      copies and the access scope
  *	error.c     errors in words
  *	pager.h     pages that are away: device memory and migration
+ *	dma.h       I/O address spaces
  *
  * The protocol and why it is right: docs/gate.md. Locks: lock.h.
  */
@@ -246,6 +247,25 @@ void callback_forget(void);
 
 /* ---- look.c ---- */
 int look(struct hmm_range *range, bool fault);
+
+/* ---- range.c ---- */
+/* Requests and answers share the entries: what was asked is kept for the next try. */
+struct range_kept {
+	uint64_t some[512];
+	uint64_t *pfns;
+	size_t bytes;
+};
+
+/* Is it a range that may be looked at (fault: with requests)? */
+int range_check(struct hmm_range *range, bool fault);
+int range_keep(struct range_kept *kept, const struct hmm_range *range);
+void range_restore(const struct range_kept *kept, struct hmm_range *range);
+void range_drop(struct range_kept *kept, struct hmm *hmm);
+/* -EBUSY, with its sentence. */
+int range_stale(void);
+/* Try as long as it is -EBUSY, until the time is up; entries are restored when it fails. */
+int range_again(struct hmm_range *range, unsigned timeout_ms,
+		int (*attempt)(struct hmm_range *range, void *arg), void *arg);
 
 /* ---- error.c ---- */
 /* Leave a sentence for hmm_strerror() in this thread; returns err. */

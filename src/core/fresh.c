@@ -2,8 +2,8 @@
 /*
  * fresh - pages that a driver copies home to, made before they are needed.
  *
- * Making a page costs more than all the rest of bringing it home. So each transfer has a block of
- * them in two halves: pages are taken from one, from its start to its end, while the helper
+ * Making a page costs more than all the rest of bringing it home. So each transfer has a block
+ * of them in two halves: pages are taken from one, from its start to its end, while the helper
  * (helper.c) fills the other. What is not there when it is needed is made then.
  *
  * A half: USED -> WANTED (all of it was taken, and has left) -> FILLING -> FULL -> USED.
@@ -11,8 +11,8 @@
  * Laws:
  * - The pager takes a half, whatever it is; only the helper makes it FULL, and only out of
  *   FILLING: one that was taken meanwhile does not become full by what was wanted before.
- * - Populating does nothing to a page that is there. So it does not matter that the helper may still
- *   be at it when the pager has taken the half.
+ * - Populating does nothing to a page that is there. So it does not matter that the helper may
+ *   still be at it when the pager has taken the half.
  * - No page comes here but new ones (L5): they leave by MOVE, or are discarded.
  */
 #include "core/pager.h"

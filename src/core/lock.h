@@ -6,13 +6,15 @@
  * check it with a mask of held ranks per thread. The reader takes none (G6).
  *
  *	home        one mirror is made or ended at a time      (home.h)
+ *	dma         what an I/O address space has mapped       (dma.h)
  *	register    registrations with userfaultfd             (vmas.c)
  *	side        draining the perf rings, pushing to the side queue
  *	notifiers   the tree of notifiers, their pins
  *	vmas        the map of registered VMAs
  *
  * No system call that can wait for a message to be read is made under any of
- * them, and no callback runs under any of them.
+ * them, and no callback runs under any of them. (Under `dma` a back-end pins memory, which may wait
+ * for the reader to fill a hole: it takes none.)
  */
 #ifndef UHMM_CORE_LOCK_H
 #define UHMM_CORE_LOCK_H
@@ -22,6 +24,7 @@
 
 enum lock_rank {
 	LOCK_HOME = 1,
+	LOCK_DMA,
 	LOCK_REGISTER,
 	LOCK_SIDE,
 	LOCK_NOTIFIERS,

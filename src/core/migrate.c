@@ -16,9 +16,6 @@
 /* Of a thread's stack: its control block. */
 #define STACK_TOP (2 * PAGE)
 #define CALL_NS UINT64_C(10000000000)
-/* CPU time after which a thread is surely out of a zap that it was in, and how long we wait. */
-#define SETTLE_BUDGET_NS UINT64_C(5000000)
-#define SETTLE_TIMEOUT_NS UINT64_C(500000000)
 
 int migrate_check(struct hmm_devmem *devmem)
 {
@@ -33,8 +30,8 @@ int migrate_check(struct hmm_devmem *devmem)
 }
 
 /*
- * Not where the library, libc or a driver has data that the pager may touch: with any hole in such a
- * mapping registered MISSING it could wait for itself.
+ * Not where the library, libc or a driver has data that the pager may touch: with any hole in
+ * such a mapping registered MISSING it could wait for itself.
  */
 bool migrate_is_ours(struct hmm *hmm, const struct os_vma *vma)
 {
@@ -108,14 +105,6 @@ static void wait_forks(struct hmm *hmm)
 		hmm->os->wait((const uint32_t *)&hmm->pager->forking, forking, 10000000);
 }
 
-static int migrate_settle(struct hmm *hmm)
-{
-	struct request settled = { .kind = REQUEST_SETTLED, .number = hmm->pager->removes };
-	int err = hmm->os->madvise_settled(SETTLE_BUDGET_NS, SETTLE_TIMEOUT_NS);
-
-	return err ? err : request_do(hmm, &settled);
-}
-
 /* What comes of the pages that stayed. -EAGAIN: ask again; else why they stay, 0 none. */
 int migrate_prepare_again(struct hmm_transfer *t)
 {
@@ -136,7 +125,7 @@ int migrate_prepare_again(struct hmm_transfer *t)
 		else if (page->err == -EIO || page->err == -ENOMEM)
 			err = page->err; /* all others just stay */
 	}
-	if (settle && migrate_settle(hmm))
+	if (settle && unsettled_end(hmm))
 		return -EBUSY;
 	return settle || again ? -EAGAIN : err;
 }
@@ -209,8 +198,8 @@ static int others_home(struct hmm_devmem *devmem, uintptr_t start, uintptr_t end
 }
 
 /*
- * One round. 0, -EAGAIN there is more to try, or why not. The devices are told before the pages are
- * looked at one by one: waking the worker takes as long as that.
+ * One round. 0, -EAGAIN there is more to try, or why not. The devices are told before the pages
+ * are looked at one by one: waking the worker takes as long as that.
  */
 static int move_once(struct hmm_devmem *devmem, const struct os_vma *vma, uintptr_t start,
 		     uintptr_t end, uint64_t *exclusive)
@@ -274,10 +263,11 @@ static uint64_t count_there(const struct hmm_devmem *devmem, uintptr_t start, ui
 }
 
 /*
- * Where a mapping ends for who asks about what lies below `upto`. The top of a thread's stack has its control
- * block, which the kernel writes to when the thread ends, without waiting for a page; and a thread
- * may be made there and end between two looks at the list of threads. glibc's stacks lie above a guard,
- * and are MAP_STACK, which says no to huge pages. That is in smaps only, which is dear.
+ * Where a mapping ends for who asks about what lies below `upto`. The top of a thread's stack
+ * has its control block, which the kernel writes to when the thread ends, without waiting for a
+ * page; and a thread may be made there and end between two looks at the list of threads.
+ * glibc's stacks lie above a guard, and are MAP_STACK, which says no to huge pages. That is in
+ * smaps only, which is dear.
  */
 uintptr_t migrate_end(struct hmm *hmm, const struct os_vma *vma, uintptr_t upto)
 {

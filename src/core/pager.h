@@ -236,6 +236,7 @@ enum request_kind {
 	REQUEST_EVICT,	 /* frames [start, end) of `devmem` */
 	REQUEST_DRAIN,	 /* until no frame of `devmem` is in limbo */
 	REQUEST_SETTLED, /* madvise calls up to event `number` are over */
+	REQUEST_SETTLE,	 /* is [start, end) settled? -EINPROGRESS */
 	REQUEST_TRIM,	 /* unregister [start, end) of context `number`, if all is at home */
 	REQUEST_LOCK,	 /* exclusive: lock the page at `start` if `devmem` has it */
 };
@@ -363,6 +364,7 @@ struct pager {
 	struct unsettled unsettled[UNSETTLED];
 	unsigned unsettled_n;
 	_Atomic uint64_t removes; /* REMOVE messages read; read by who settles */
+	_Atomic uint64_t settled; /* so many of them are known to be over */
 	struct to_judge judge[JUDGE];
 	_Atomic unsigned judging; /* read by every look */
 	struct uhmm_ptable aside; /* entries that have moved on, by a REMAP not read yet */
@@ -466,7 +468,13 @@ int trash(struct hmm *hmm, uintptr_t start, size_t length);
 /* ---- unsettled.c ---- */
 void unsettled_add(struct hmm *hmm, uintptr_t start, uintptr_t end);
 bool unsettled_has(const struct hmm *hmm, uintptr_t page);
+bool unsettled_touches(const struct hmm *hmm, uintptr_t start, uintptr_t end);
 void unsettled_clear(struct hmm *hmm, uint64_t number);
+/* Not the pager: until every DONTNEED that was read is over, if one of them was about [start, end).
+ * 0 none was; 1 it had to wait; -EBUSY. */
+int unsettled_wait(struct hmm *hmm, uintptr_t start, uintptr_t end);
+/* The same, whatever they were about. */
+int unsettled_end(struct hmm *hmm);
 
 /* ---- dropped.c: events and pages that are not at home ---- */
 void dropped_remove(struct hmm *hmm, unsigned ctx, uintptr_t start, uintptr_t end,

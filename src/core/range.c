@@ -7,7 +7,24 @@
 
 #include "core/core.h"
 
-static int check(struct hmm_range *range, bool fault)
+static bool lone_write(uint64_t request)
+{
+	return (request & (HMM_PFN_REQ_WRITE | HMM_PFN_REQ_FAULT)) == HMM_PFN_REQ_WRITE;
+}
+
+static int check_requests(const struct hmm_range *range)
+{
+	size_t n = (range->end - range->start) >> OS_PAGE_SHIFT;
+	bool bad = lone_write(range->default_flags);
+
+	if (range->pfn_flags_mask)
+		for (size_t i = 0; i < n && !bad; i++)
+			bad = lone_write((range->pfns[i] & range->pfn_flags_mask) |
+					 range->default_flags);
+	return bad ? error_say(-EINVAL, "REQ_WRITE without REQ_FAULT") : 0;
+}
+
+int range_check(struct hmm_range *range, bool fault)
 {
 	int err = range ? struct_check(range, range->size, sizeof(*range))
 			: error_say(-EINVAL, "the range is NULL");
@@ -29,65 +46,39 @@ static int check(struct hmm_range *range, bool fault)
 	    (range->notifier->hmm != range->hmm || range->start < range->notifier->start ||
 	     range->end > range->notifier->end))
 		return error_say(-EINVAL, "the notifier does not cover the range");
-	return 0;
+	return fault ? check_requests(range) : 0;
 }
 
-static bool lone_write(uint64_t request)
-{
-	return (request & (HMM_PFN_REQ_WRITE | HMM_PFN_REQ_FAULT)) == HMM_PFN_REQ_WRITE;
-}
-
-static int check_requests(const struct hmm_range *range)
-{
-	size_t n = (range->end - range->start) >> OS_PAGE_SHIFT;
-	bool bad = lone_write(range->default_flags);
-
-	if (range->pfn_flags_mask)
-		for (size_t i = 0; i < n && !bad; i++)
-			bad = lone_write((range->pfns[i] & range->pfn_flags_mask) |
-					 range->default_flags);
-	return bad ? error_say(-EINVAL, "REQ_WRITE without REQ_FAULT") : 0;
-}
-
-static int stale(void)
+int range_stale(void)
 {
 	return error_say(-EBUSY, "the range changed since hmm_notifier_read_begin(): begin again");
 }
 
 int hmm_range_snapshot(struct hmm_range *range)
 {
-	int err = check(range, false);
+	int err = range_check(range, false);
 
 	if (err)
 		return err;
 	if (range->notifier && hmm_notifier_read_retry(range))
-		return stale();
+		return range_stale();
 	err = look(range, false);
-	return err == -EBUSY ? stale() : err;
+	return err == -EBUSY ? range_stale() : err;
 }
 
 int hmm_range_fault(struct hmm_range *range)
 {
-	int err = check(range, true);
+	int err = range_check(range, true);
 
-	if (!err)
-		err = check_requests(range);
 	if (err)
 		return err;
 	if (range->notifier && hmm_notifier_read_retry(range))
-		return stale();
+		return range_stale();
 	err = look(range, true);
-	return err == -EBUSY ? stale() : err;
+	return err == -EBUSY ? range_stale() : err;
 }
 
-/* Requests and answers share the entries: what was asked is kept for the next try. */
-struct kept {
-	uint64_t some[512];
-	uint64_t *pfns;
-	size_t bytes;
-};
-
-static int keep(struct kept *kept, const struct hmm_range *range)
+int range_keep(struct range_kept *kept, const struct hmm_range *range)
 {
 	kept->bytes = ((range->end - range->start) >> OS_PAGE_SHIFT) * sizeof(uint64_t);
 	kept->pfns = kept->some;
@@ -99,56 +90,72 @@ static int keep(struct kept *kept, const struct hmm_range *range)
 	return 0;
 }
 
-static void kept_drop(struct kept *kept, struct hmm *hmm)
+void range_restore(const struct range_kept *kept, struct hmm_range *range)
+{
+	memcpy(range->pfns, kept->pfns, kept->bytes);
+}
+
+void range_drop(struct range_kept *kept, struct hmm *hmm)
 {
 	if (kept->pfns != kept->some)
 		arena_free(hmm->arena, kept->pfns, kept->bytes);
 }
 
-/* One try. -EBUSY: stale. */
-static int try_program(struct hmm_range *range, pthread_mutex_t *update_lock,
-		       hmm_program_fn program, void *arg)
+int range_again(struct hmm_range *range, unsigned timeout_ms,
+		int (*attempt)(struct hmm_range *range, void *arg), void *arg)
 {
-	bool fault = range->default_flags || range->pfn_flags_mask;
-	int err = hmm_notifier_read_begin(range);
-
-	if (!err)
-		err = look(range, fault);
-	if (err)
-		return err;
-	pthread_mutex_lock(update_lock);
-	err = hmm_notifier_read_retry(range) ? -EBUSY : program(range, arg);
-	pthread_mutex_unlock(update_lock);
-	return err;
-}
-
-int hmm_range_program(struct hmm_range *range, unsigned timeout_ms, pthread_mutex_t *update_lock,
-		      hmm_program_fn program, void *arg)
-{
-	struct kept kept;
+	struct range_kept kept;
 	uint64_t deadline, pause = 1000;
-	int err = check(range, true);
+	int err = range_keep(&kept, range);
 
-	if (!err)
-		err = check_requests(range);
-	if (!err && (!range->notifier || !update_lock || !program))
-		err = error_say(-EINVAL, "programming needs a notifier, a lock and a function");
-	if (!err)
-		err = keep(&kept, range);
 	if (err)
 		return err;
 	if (!timeout_ms)
 		timeout_ms = HMM_RANGE_DEFAULT_TIMEOUT;
 	deadline = range->hmm->os->now() + (uint64_t)timeout_ms * 1000000;
 	for (;;) {
-		err = try_program(range, update_lock, program, arg);
+		err = attempt(range, arg);
 		if (err)
-			memcpy(range->pfns, kept.pfns, kept.bytes);
+			range_restore(&kept, range);
 		if (err != -EBUSY || range->hmm->os->now() > deadline)
 			break;
 		range->hmm->os->sleep(pause);
 		pause = pause < 1000000 ? pause * 2 : pause;
 	}
-	kept_drop(&kept, range->hmm);
-	return err == -EBUSY ? stale() : err;
+	range_drop(&kept, range->hmm);
+	return err == -EBUSY ? range_stale() : err;
+}
+
+struct program {
+	pthread_mutex_t *update_lock;
+	hmm_program_fn fn;
+	void *arg;
+};
+
+/* One try. -EBUSY: stale. */
+static int try_program(struct hmm_range *range, void *arg)
+{
+	bool fault = range->default_flags || range->pfn_flags_mask;
+	const struct program *p = arg;
+	int err = hmm_notifier_read_begin(range);
+
+	if (!err)
+		err = look(range, fault);
+	if (err)
+		return err;
+	pthread_mutex_lock(p->update_lock);
+	err = hmm_notifier_read_retry(range) ? -EBUSY : p->fn(range, p->arg);
+	pthread_mutex_unlock(p->update_lock);
+	return err;
+}
+
+int hmm_range_program(struct hmm_range *range, unsigned timeout_ms, pthread_mutex_t *update_lock,
+		      hmm_program_fn program, void *arg)
+{
+	struct program p = { .update_lock = update_lock, .fn = program, .arg = arg };
+	int err = range_check(range, true);
+
+	if (!err && (!range->notifier || !update_lock || !program))
+		err = error_say(-EINVAL, "programming needs a notifier, a lock and a function");
+	return err ? err : range_again(range, timeout_ms, try_program, &p);
 }

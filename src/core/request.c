@@ -259,6 +259,9 @@ static int run(struct hmm *hmm, struct request *r)
 	case REQUEST_SETTLED:
 		unsettled_clear(hmm, r->number);
 		return 0;
+	case REQUEST_SETTLE:
+		r->err = unsettled_touches(hmm, r->start, r->end) ? -EINPROGRESS : 0;
+		return 0;
 	case REQUEST_TRIM:
 		r->err = missing_unregister(hmm, (unsigned)r->number, r->start, r->end);
 		return 0;

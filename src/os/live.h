@@ -72,6 +72,13 @@ void live_reader_nudge(const struct os_ctx *ctxs);
 int live_reader_isolate(const struct os_ctx *ctxs, unsigned n);
 void live_reader_kick(const struct os_ctx *ctxs, unsigned n);
 
+/* ---- iommu.c, frames.c ---- */
+int live_iommu_info(const struct os_iommu *iommu, struct os_iommu_info *info);
+int live_iommu_map(const struct os_iommu *iommu, uint64_t iova, uintptr_t va, size_t length,
+		   bool write);
+int live_iommu_unmap(const struct os_iommu *iommu, uint64_t iova, size_t length);
+int live_page_frames(const struct os_mm *mm, uintptr_t start, size_t n, uint64_t *frames);
+
 /* ---- perf.c ---- */
 
 /* One event on a CPU of a thread (0: the caller), its records into `ring` or, -1, its own. */

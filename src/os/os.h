@@ -116,6 +116,26 @@ static inline bool os_has_page(const uint64_t *pages, size_t i)
 #define OS_SCAN_CHECK (1u << 0)	    /* fail with -EPERM where the VMA is not registered WP_ASYNC */
 #define OS_SCAN_POPULATED (1u << 1) /* report only runs that are present or swapped */
 
+/* ---- mapping memory for a device ---- */
+
+/* Whose I/O address space: a VFIO container with a type1 IOMMU, or one of an iommufd. */
+struct os_iommu {
+	int fd;
+	bool iommufd;
+	uint32_t ioas; /* iommufd */
+};
+
+#define OS_IOMMU_RANGES 16u
+
+struct os_iommu_info {
+	size_t granule; /* bytes: the smallest page */
+	/* I/O addresses that may be used, both ends included; none: the kernel does not say. */
+	unsigned n_ranges;
+	struct {
+		uint64_t first, last;
+	} range[OS_IOMMU_RANGES];
+};
+
 typedef void *(*os_thread_fn)(void *arg);
 struct os_thread; /* a running thread; made by thread_start */
 
@@ -253,6 +273,17 @@ struct os_ops {
 	 * where nothing is mapped), -ESRCH gone. */
 	int (*scan)(const struct os_mm *mm, uintptr_t start, uintptr_t end, unsigned how,
 		    struct os_run *runs, unsigned max, uintptr_t *next);
+	/* Of each of n pages the number of the machine's page that is mapped there, 0 if none is.
+	 * -EPERM: numbers are not told to this process. */
+	int (*page_frames)(const struct os_mm *mm, uintptr_t start, size_t n, uint64_t *frames);
+	/* -ENOTTY, -EINVAL, -ENOENT: it is no such thing. */
+	int (*iommu_info)(const struct os_iommu *iommu, struct os_iommu_info *info);
+	/* Pin and map. -EOPNOTSUPP, -EFAULT it cannot be pinned; -ENOMEM, -ENOSPC a limit;
+	 * -EEXIST something is mapped there. */
+	int (*iommu_map)(const struct os_iommu *iommu, uint64_t iova, uintptr_t va, size_t length,
+			 bool write);
+	/* One mapping, as it was made. */
+	int (*iommu_unmap)(const struct os_iommu *iommu, uint64_t iova, size_t length);
 	/* Fault [start, end) in. -EFAULT no permission, past end of file, guard, poison;
 	 * -ENOMEM not mapped, or no memory. */
 	int (*populate)(uintptr_t start, uintptr_t end, bool write);

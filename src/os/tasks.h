@@ -28,8 +28,9 @@ struct tasks {
 
 /*
  * All that there were when the call began and are there still, but `except` (0: all), each with
- * what `look` puts in it: asked of all after all have been told, -ESRCH if it has ended. mm: NULL,
- * or the own, which spares an open(). Not initialised before; tasks_free() after, also where it fails. -ESRCH: threads kept ending.
+ * what `look` puts in it: asked of all after all have been told, -ESRCH if it has ended. mm:
+ * NULL, or the own, which spares an open(). Not initialised before; tasks_free() after, also
+ * where it fails. -ESRCH: threads kept ending.
  */
 int tasks_list(struct tasks *tasks, const struct os_mm *mm, pid_t except, uint64_t deadline,
 	       int (*look)(struct task *task));

@@ -112,6 +112,46 @@ struct procmap_query {
 };
 #endif
 
+/* iommufd: 6.2; its header may be there or not */
+#ifndef IOMMU_IOAS_MAP
+#define IOMMU_IOAS_IOVA_RANGES _IO(';', 0x84)
+#define IOMMU_IOAS_MAP _IO(';', 0x85)
+#define IOMMU_IOAS_UNMAP _IO(';', 0x86)
+#define IOMMU_IOAS_MAP_FIXED_IOVA (1 << 0)
+#define IOMMU_IOAS_MAP_WRITEABLE (1 << 1)
+#define IOMMU_IOAS_MAP_READABLE (1 << 2)
+
+struct iommu_iova_range {
+	__u64 start, last;
+};
+
+struct iommu_ioas_iova_ranges {
+	__u32 size;
+	__u32 ioas_id;
+	__u32 num_iovas;
+	__u32 reserved;
+	__u64 allowed_iovas;
+	__u64 out_iova_alignment;
+};
+
+struct iommu_ioas_map {
+	__u32 size;
+	__u32 flags;
+	__u32 ioas_id;
+	__u32 reserved;
+	__u64 user_va;
+	__u64 length;
+	__u64 iova;
+};
+
+struct iommu_ioas_unmap {
+	__u32 size;
+	__u32 ioas_id;
+	__u64 iova;
+	__u64 length;
+};
+#endif
+
 /* madvise: 5.14, 5.18, 6.13 */
 #ifndef MADV_POPULATE_READ
 #define MADV_POPULATE_READ 22

@@ -57,7 +57,7 @@ bool fake_is_hole(const struct fake_page *page)
 void fake_forget_page(struct fake_page *page)
 {
 	page->flags = 0;
-	page->value = 0;
+	page->value = page->frame = 0;
 	page->shared = page->pinned = page->poisoned = false;
 }
 
@@ -475,6 +475,9 @@ void fake_make_present(struct fake_page *p, bool write)
 {
 	const struct fake_object *o = &fake_object[p->object];
 
+	/* A new one where there was none, or where a write breaks the sharing. */
+	if (!p->frame || (write && !o->shared && (p->flags & (OS_PAGE_ZERO | OS_PAGE_FILE))))
+		p->frame = ++fake.frames;
 	if (write)
 		p->shared = false;
 	if (o->inode && (o->shared || !write))

@@ -143,6 +143,7 @@ static int move_page(struct fake_page *dst, const struct op *op, size_t at)
 		return 0;
 	dst->flags = src->flags;
 	dst->value = src->value;
+	dst->frame = src->frame;
 	dst->identity = ++fake.stamp;
 	fake_forget_page(src);
 	src->identity = ++fake.stamp;

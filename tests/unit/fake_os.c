@@ -475,6 +475,15 @@ static bool thread_pages(const struct os_mm *mm, uintptr_t start, uintptr_t end,
 	return start < fake.thread_end && end > fake.thread_start;
 }
 
+static int page_frames(const struct os_mm *mm, uintptr_t start, size_t n, uint64_t *frames)
+{
+	fake_lock();
+	for (size_t i = 0; i < n; i++)
+		frames[i] = fake_page(start + i * PAGE)->frame;
+	fake_unlock();
+	return fake.no_frames ? -EPERM : 0;
+}
+
 static void populate_resident(uintptr_t start, uintptr_t end)
 {
 }
@@ -597,6 +606,7 @@ const struct os_ops fake_ops = {
 	.sentinel_open = sentinel_open,
 	.critical_add = critical_add,
 	.thread_pages = thread_pages,
+	.page_frames = page_frames,
 	.region_map = fake_region_map,
 	.region_unmap = fake_region_unmap,
 	.region_zap = fake_region_zap,

@@ -90,6 +90,7 @@ struct fake_page {
 	uint32_t offset; /* pages into the object */
 	unsigned flags;	 /* OS_PAGE_*, 0 absent */
 	uint64_t value;	 /* its content; absent: 0 */
+	uint64_t frame;	 /* which page of the machine's it is; 0 none */
 	uint64_t identity;
 	uint64_t seen[2]; /* by fake.level, so that a look inside another does not hide it */
 };
@@ -182,6 +183,7 @@ struct fake {
 	unsigned children; /* the newest's number, plus one */
 	struct fake_refusal refusal[FAKE_REFUSALS];
 	struct fake_change *changes;
+	uint64_t frames;   /* so many were given out */
 	uint64_t stamp;	   /* of the newest change */
 	uint64_t order;
 	uint64_t clock;
@@ -189,7 +191,7 @@ struct fake {
 	/* For the changes made while they are set. */
 	bool hold_queue, hold_resume, hold_zap;
 
-	bool no_perf, starting;
+	bool no_perf, no_frames, starting;
 	bool no_move, no_poison, user_only; /* what a context says of itself */
 	bool no_sentinel;
 	uintptr_t critical_start, critical_end;
