@@ -81,8 +81,14 @@ bool gpu_mmu_managed(struct gpu *gpu, uintptr_t addr, uintptr_t *start, uintptr_
 	return yes;
 }
 
+/*
+ * Memory of a DAX file is no other place than the rest of the system's: it becomes that, and stops
+ * being it, without a word (a hole that a CPU fills, a private page that it writes to).
+ */
 static uint64_t place_of(uint64_t entry)
 {
+	if ((entry & HMM_PFN_KIND_MASK) == HMM_PFN_DAX)
+		entry &= ~HMM_PFN_KIND_MASK;
 	return entry & (HMM_PFN_KIND_MASK | HMM_PFN_NUMBER_MASK);
 }
 

@@ -53,6 +53,15 @@ static int more_pieces(struct gpu_sched *sched)
 	return 0;
 }
 
+/*
+ * A forked child has no SMs. Asked before any lock: one that an SM held while the parent forked is
+ * held for ever in the child.
+ */
+static bool is_forked(const struct gpu *gpu)
+{
+	return gpu->pid != getpid();
+}
+
 /* Zeroed. NULL: no memory. */
 static void *piece_take(struct gpu_sched *sched)
 {
@@ -245,8 +254,11 @@ uint64_t gpu_sched_oldest(struct gpu *gpu)
 
 int gpu_queue_create(struct gpu *gpu, struct gpu_queue **out)
 {
-	struct gpu_queue *queue = piece_take(&gpu->sched);
+	struct gpu_queue *queue;
 
+	if (is_forked(gpu))
+		return -ENODEV;
+	queue = piece_take(&gpu->sched);
 	if (!queue)
 		return -ENOMEM;
 	queue->gpu = gpu;
@@ -279,7 +291,7 @@ void gpu_queue_destroy(struct gpu_queue *queue)
 {
 	struct gpu_sched *sched;
 
-	if (!queue)
+	if (!queue || is_forked(queue->gpu))
 		return;
 	sched = &queue->gpu->sched;
 	pthread_mutex_lock(&sched->lock);
@@ -341,12 +353,6 @@ static void enqueue(struct gpu_queue *queue, struct gpu_job *job)
 	pthread_mutex_unlock(&sched->lock);
 }
 
-/* What the fence would say in a forked child, which has no SMs. */
-static int is_forked(const struct gpu *gpu)
-{
-	return gpu->pid == getpid() ? 0 : -ENODEV;
-}
-
 int gpu_submit(struct gpu_queue *queue, gpu_kernel kernel, void *arg, uint64_t count,
 	       struct gpu_fence **out)
 {
@@ -357,6 +363,8 @@ int gpu_submit(struct gpu_queue *queue, gpu_kernel kernel, void *arg, uint64_t c
 
 	if (!kernel)
 		return -EINVAL;
+	if (is_forked(gpu))
+		return -ENODEV;
 	job = piece_take(&gpu->sched);
 	if (out)
 		fence = fence_create();
@@ -369,7 +377,7 @@ int gpu_submit(struct gpu_queue *queue, gpu_kernel kernel, void *arg, uint64_t c
 			job->chunk = CHUNK_MAX;
 		/* Before the fence: a mark below it is a change that the fence covers. */
 		job->begin = gpu_verify_tick(gpu);
-		err = gpu->naive ? is_forked(gpu) : hmm_notifier_fence(gpu->notifier);
+		err = gpu->naive ? 0 : hmm_notifier_fence(gpu->notifier);
 	}
 	if (err) {
 		fence_destroy(fence);
