@@ -4,7 +4,7 @@
 BUILD ?= build
 PREFIX ?= /usr/local
 
-.PHONY: all build demo check stress bench install clean
+.PHONY: all build demo check stress bench lab check-lab lab-kernel install clean
 
 all: build
 
@@ -29,6 +29,24 @@ stress: build
 
 bench: build
 	@$(BUILD)/uhmm bench
+
+# A virtual machine with what this one lacks (lab/README.md): its image, and that it starts.
+lab: export UHMM_LAB_BUILD = $(abspath $(BUILD))
+lab:
+	@scripts/deps.sh lab
+	@scripts/build.sh $(BUILD)
+	@lab/run.sh premises
+
+check-lab: export UHMM_LAB_BUILD = $(abspath $(BUILD))
+check-lab:
+	@scripts/deps.sh lab
+	@scripts/build.sh $(BUILD)
+	@lab/run.sh
+
+# A kernel with IOMMUFD, which check-lab uses when it is there: about ten minutes, once.
+lab-kernel:
+	@scripts/deps.sh lab-kernel
+	@lab/kernel.sh
 
 install: build
 	@meson configure $(BUILD) --prefix $(PREFIX)

@@ -1,15 +1,20 @@
 #!/bin/sh
 # SPDX-License-Identifier: LGPL-2.1-or-later OR BSD-2-Clause
-# Install what is missing of Debian's packages: deps.sh build | check
+# Install what is missing of Debian's packages: deps.sh build | check | lab | lab-kernel
 set -eu
 
 build="make gcc libc6-dev meson ninja-build pkg-config libjansson-dev liburing-dev"
 check="$build libcmocka-dev g++ clang libclang-rt-14-dev spin valgrind libc6-dbg python3 util-linux"
+lab="$build libcmocka-dev binutils qemu-system-x86 busybox-static cpio kmod xz-utils e2fsprogs xfsprogs
+	debian-archive-keyring"
+kernel="$lab flex bison bc libelf-dev"
 
 case "${1:-}" in
 build) want=$build ;;
 check) want=$check ;;
-*) echo "usage: deps.sh build|check" >&2; exit 2 ;;
+lab) want=$lab ;;
+lab-kernel) want=$kernel ;;
+*) echo "usage: deps.sh build|check|lab|lab-kernel" >&2; exit 2 ;;
 esac
 
 if ! command -v dpkg-query >/dev/null; then

@@ -2,8 +2,8 @@
 /*
  * litmus - `uhmm litmus`: stale translations and lost bytes, counted; there must be none.
  *
- * The rounds are divided among the cases of five tables (litmus_map.c, litmus_zap.c,
- * litmus_kind.c, litmus_migrate.c, litmus_owner.c). With --naive the same cases run on
+ * The rounds are divided among the cases of six tables (litmus_map.c, litmus_zap.c,
+ * litmus_kind.c, litmus_migrate.c, litmus_owner.c, litmus_pin.c). With --naive the same cases run on
  * devices that are broken on purpose, and there must be some: a test that cannot fail says
  * nothing.
  *
@@ -347,6 +347,7 @@ static int report(const struct options *options)
 		if (!result->chosen)
 			continue;
 		failed |= result->failed;
+		failed |= options->naive && result->what->each && result->rounds && !result->stale;
 		if (result->rounds)
 			add_result(result->counts_lost ? &away : &others, result);
 		json_object_set_new(cases, result->what->name, result_json(result));
@@ -403,6 +404,7 @@ int cmd_litmus(int argc, char **argv)
 	add_cases(&options, litmus_kind_cases);
 	add_cases(&options, litmus_migrate_cases);
 	add_cases(&options, litmus_owner_cases);
+	add_cases(&options, litmus_pin_cases);
 	tool_parse(&argp, argc, argv, &options);
 	l.naive = options.naive;
 	err = run(&l, &options);

@@ -10,6 +10,7 @@
  *	litmus_map.c	cases: munmap, MAP_FIXED, mremap
  *	litmus_zap.c	cases: madvise, io_uring
  *	litmus_kind.c	cases: mprotect, shmdt, brk
+ *	litmus_pin.c	cases: what a device has pinned
  *	litmus_away.h	cases of pages that are in a device's memory
  *
  * Words: a *generation* is a number that no two contents share. Whoever makes a mapping or
@@ -118,6 +119,7 @@ struct litmus_case {
 	const char *name;
 	const char *what;
 	bool gpu; /* odd rounds may be the GPU's */
+	bool each; /* naive, this very case must see something */
 	int (*setup)(struct litmus *l);
 	int (*round)(struct litmus *l, uint64_t i);
 	void (*end)(struct litmus *l);
@@ -128,6 +130,7 @@ extern const struct litmus_case litmus_zap_cases[];
 extern const struct litmus_case litmus_kind_cases[];
 extern const struct litmus_case litmus_migrate_cases[];
 extern const struct litmus_case litmus_owner_cases[];
+extern const struct litmus_case litmus_pin_cases[];
 
 /* Store the next generation at @addr; the number is what a check expects. */
 uint64_t litmus_fill(struct litmus *l, char *addr);

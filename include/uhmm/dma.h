@@ -75,17 +75,20 @@ struct hmm_dma_aperture {
 	uint64_t start, end;
 };
 
+/* I/O addresses below are never given out: a driver may map something of its own there. */
+#define HMM_DMA_FIRST UINT64_C(0x10000)
+
 /**
  * struct hmm_dma_options - an I/O address space
  * @size: sizeof(struct hmm_dma_options)
  * @name: for messages; "" if NULL
- * @address_bits: addresses have no more than so many; 0: 64
+ * @address_bits: addresses have no more than so many; 20 to 64; 0: 64
  * @granule: bytes; a mapping begins and ends at multiples of it; a power of two; 0: 4096
  * @chunk: bytes; a mapping lies within one aligned block of so many; a power of two; 0:
  *	@granule. When a part of a mapping is unmapped all of it goes: with a chunk above the
  *	granule mappings are fewer, and an invalidation takes neighbours along (hmm_dma_widen())
  * @pinned: a mapping keeps the page that it found (D3 is not for nothing)
- * @apertures: which addresses may be used; NULL: all but 0
+ * @apertures: which addresses may be used; NULL: all from HMM_DMA_FIRST on
  * @n_apertures: how many
  *
  * A page is mapped at its own address where that is allowed, else at one from a window.
@@ -164,8 +167,14 @@ UHMM_API void hmm_dma_destroy(struct hmm_dma *dma);
  * Mapped is every entry that is VALID and system memory, whether it was asked for or not:
  * without any request that is what is present (a registration that faults nothing in). For
  * writing where the entry says WRITE, else for reading. HMM_PFN_DMA_MAPPED is set in its entry,
- * and HMM_PFN_DMA_BOUNCE if a copy is mapped. A page that is mapped already keeps its address;
- * it is mapped anew, at that address, if it is for writing now and was for reading.
+ * and HMM_PFN_DMA_BOUNCE if a copy is mapped. A page that is mapped already keeps its address.
+ * If it is for writing now and was for reading, its mapping goes as by any change
+ * (HMM_EVENT_CLEAR), and the range has to begin again (-EBUSY): no back-end can change a mapping,
+ * and while one is made anew whoever uses it would find nothing there.
+ *
+ * With a chunk above the granule a page may be mapped with neighbours outside of the range, and
+ * goes with them: a loop of one's own asks hmm_notifier_read_retry() of the range widened by
+ * hmm_dma_widen(), as hmm_range_dma_program() does.
  *
  * Context: any thread, not a callback; sleeps. Locks: none that a callback takes.
  * Return: how many pages are mapped; on failure a negative errno, and D2 holds: as
@@ -214,8 +223,9 @@ enum hmm_dma_direction {
  * hmm_range_dma_sync() - bounced pages of [start, end): copy them
  * @direction: HMM_DMA_FOR_*
  *
- * Whole pages go: a byte that a CPU writes while a job runs on its page is lost for one of the
- * two. What has changed before the call is not written to (FOR_CPU begins with a fence).
+ * Exactly those bytes go, so a CPU may write others of the page while a job runs; of bytes that
+ * both write one writer wins. What has changed before the call is not written to (FOR_CPU begins
+ * with a fence).
  * Context: any thread, not a callback. No signal is raised, whatever became of the memory.
  * Return: pages copied; 0 nothing is bounced there; -EFAULT the memory of some is gone or
  * read-only (the others were copied).

@@ -40,8 +40,8 @@ static int check_options(const struct hmm_dma_options *o, const struct hmm_dma_o
 		return err;
 	if (!ops->map || !ops->unmap)
 		return error_say(-EINVAL, "a back-end needs map and unmap");
-	if (o->address_bits && (o->address_bits < 13 || o->address_bits > 64))
-		return error_say(-EINVAL, "I/O addresses have 13 to 64 bits");
+	if (o->address_bits && (o->address_bits < 20 || o->address_bits > 64))
+		return error_say(-EINVAL, "I/O addresses have 20 to 64 bits");
 	if ((o->granule && (!is_power(o->granule) || o->granule < PAGE)) ||
 	    (o->chunk && (!is_power(o->chunk) || o->chunk < PAGE || o->chunk < o->granule)))
 		return error_say(-EINVAL, "granule and chunk are powers of two from 4096 on, and the "

@@ -101,5 +101,7 @@ int64_t bounce_sync(struct hmm_dma *dma, uintptr_t start, uintptr_t end,
 /* ---- dma_fence.c ---- */
 /* Under `lock`: note which pages were pinned. */
 void dma_note(struct hmm_dma *dma, uintptr_t start, uintptr_t end);
+/* Under no lock of ours: tell everybody that it may be other memory now, and unmap it. */
+int dma_clear(struct hmm_dma *dma, uintptr_t start, uintptr_t end);
 
 #endif

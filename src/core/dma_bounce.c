@@ -130,17 +130,20 @@ int64_t bounce_sync(struct hmm_dma *dma, uintptr_t start, uintptr_t end,
 	int64_t pages = 0;
 	int failed = 0;
 
-	for (uintptr_t at = start; at < end; at += PAGE) {
-		uintptr_t copy = 0;
+	for (uintptr_t at = PAGE_DOWN(start); at < end; at += PAGE) {
+		uintptr_t copy = 0, from, to;
 		struct bounce *bounce = hold_next(dma, &at, end, direction, fresh, &copy);
 		int err;
 
 		if (!bounce)
 			break;
+		from = at > start ? at : start;
+		to = end - at < PAGE ? end : at + PAGE;
+		copy += from - at;
 		if (direction == HMM_DMA_FOR_DEVICE)
-			err = os->copy_from(&dma->hmm->mm, (void *)copy, at, PAGE);
+			err = os->copy_from(&dma->hmm->mm, (void *)copy, from, to - from);
 		else
-			err = os->copy_to(&dma->hmm->mm, at, (const void *)copy, PAGE);
+			err = os->copy_to(&dma->hmm->mm, from, (const void *)copy, to - from);
 		release(dma, bounce);
 		pages += !err;
 		if (err)

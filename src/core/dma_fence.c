@@ -92,15 +92,14 @@ static bool find_stale(struct hmm_dma *dma, uintptr_t *at, uintptr_t end, uintpt
 	return n != 0;
 }
 
-/* Tell everybody, and then see to it: a driver that has no notifier there is told nothing. */
-static int clear(struct hmm_dma *dma, uintptr_t start, uintptr_t end)
+int dma_clear(struct hmm_dma *dma, uintptr_t start, uintptr_t end)
 {
 	struct event event = { .kind = EVENT_CLEAR, .start = start, .end = end };
 	struct hmm *hmm = dma->hmm;
 
-	atomic_fetch_add(&dma->count.stale, (end - start) / PAGE);
 	if (!worker_wait(hmm, &hmm->side_queue, side_push(hmm, &event)))
 		return hmm_check(hmm);
+	/* A driver that has no notifier there was told nothing. */
 	hmm_range_dma_unmap(dma, start, end, false);
 	return 0;
 }
@@ -119,7 +118,8 @@ int hmm_dma_fence(struct hmm_dma *dma, uintptr_t start, size_t length)
 	for (at = PAGE_DOWN(start); dma->options.pinned && !err && at < end; at = stop) {
 		if (!find_stale(dma, &at, end, &stop))
 			break;
-		err = clear(dma, at, stop);
+		atomic_fetch_add(&dma->count.stale, (stop - at) / PAGE);
+		err = dma_clear(dma, at, stop);
 	}
 	return err;
 }

@@ -100,7 +100,8 @@ void iova_give(struct hmm_dma *dma, uint64_t iova)
 	rangemap_remove(&dma->windows, iova, 0);
 }
 
-/* What the options allow, without address 0, which says "not mapped", and below 2^bits. */
+/* What the options allow below 2^bits, without the lowest: 0 says "not mapped", and a driver may want
+ * some for itself. */
 void iova_init(struct hmm_dma *dma)
 {
 	uint64_t top = dma->options.address_bits >= 64 ? UINT64_MAX & ~(PAGE - 1)
@@ -114,8 +115,8 @@ void iova_init(struct hmm_dma *dma)
 	for (unsigned i = 0; i < dma->options.n_apertures; i++) {
 		struct hmm_dma_aperture *a = &dma->aperture[i];
 
-		if (a->start < dma->options.granule)
-			a->start = dma->options.granule;
+		if (a->start < HMM_DMA_FIRST)
+			a->start = HMM_DMA_FIRST;
 		if (a->end > top)
 			a->end = top;
 	}

@@ -124,39 +124,41 @@ static int map_at(struct hmm_dma *dma, uintptr_t start, uintptr_t end, uintptr_t
 	return 0;
 }
 
-/* Each granule by a copy of its own. */
-static int map_bounced(struct map *m, uintptr_t start, uintptr_t end, uint64_t flags)
+/* A granule, by a copy of its own. */
+static int map_bounced(struct map *m, uintptr_t start, uint64_t flags)
 {
 	struct hmm_dma *dma = m->dma;
 	size_t granule = dma->options.granule;
-	int err = 0;
+	struct bounce *bounce;
+	int err;
 
 	if (m->flags & HMM_DMA_NO_BOUNCE)
 		return error_say(-EOPNOTSUPP, "%#lx: this memory cannot be pinned for %s, and shall "
 				 "not be bounced", (unsigned long)start, dma->name);
-	for (uintptr_t at = start; at < end && !err; at += granule) {
-		struct bounce *bounce = bounce_take(dma);
-
-		if (!bounce)
-			return error_say(-ENOMEM, "no memory for bounce pages");
-		err = uhmm_ptable_set(&dma->behind, at, (uintptr_t)bounce);
-		if (!err)
-			err = map_at(dma, at, at + granule, bounce_at(bounce), flags | DMA_BOUNCE);
-		if (err) {
-			uhmm_ptable_clear(&dma->behind, at, at + granule);
-			bounce_give(dma, bounce);
-		} else {
-			atomic_fetch_add(&dma->count.bounced, granule / PAGE);
-		}
+	bounce = bounce_take(dma);
+	if (!bounce)
+		return error_say(-ENOMEM, "no memory for bounce pages");
+	err = uhmm_ptable_set(&dma->behind, start, (uintptr_t)bounce);
+	if (!err)
+		err = map_at(dma, start, start + granule, bounce_at(bounce), flags | DMA_BOUNCE);
+	if (!err) {
+		atomic_fetch_add(&dma->count.bounced, granule / PAGE);
+		return 0;
 	}
+	uhmm_ptable_clear(&dma->behind, start, start + granule);
+	bounce_give(dma, bounce);
 	return err;
 }
 
-/* -EFAULT: of a file it means that it cannot be pinned; of other memory that it is gone. */
+/*
+ * -EFAULT: of a file it means that it cannot be pinned; of other memory that it is gone. Of a long run
+ * it may be one page's: then each granule for itself.
+ */
 static int map_run(struct map *m, uintptr_t start, uintptr_t end, bool write)
 {
 	struct hmm_dma *dma = m->dma;
 	uint64_t flags = write ? DMA_WRITE : 0;
+	size_t granule = dma->options.granule;
 	int err;
 
 	/* Under the lock that unmap takes: what is stale is not mapped (D1). */
@@ -168,8 +170,13 @@ static int map_run(struct map *m, uintptr_t start, uintptr_t end, bool write)
 			dma_note(dma, start, end);
 		return 0;
 	}
-	if (err == -EOPNOTSUPP || err == -EFAULT)
-		return map_bounced(m, start, end, flags);
+	if ((err == -EOPNOTSUPP || err == -EFAULT) && end - start == granule)
+		return map_bounced(m, start, flags);
+	if (err == -EOPNOTSUPP || err == -EFAULT) {
+		for (err = 0; start < end && !err; start += granule)
+			err = map_run(m, start, start + granule, write);
+		return err;
+	}
 	if (err == -ENOMEM)
 		return error_say(err, "%s: no memory, or a limit: RLIMIT_MEMLOCK (ulimit -l), the "
 				 "number of mappings", dma->name);
@@ -204,31 +211,46 @@ static uintptr_t run_end(const struct map *m, uintptr_t at, bool write)
 	return at;
 }
 
-/*
- * Mapped for reading, and wanted for writing: all of that mapping anew, at its address. Its
- * neighbours' device goes on; what cannot be had back has to be said.
- */
-static int upgrade(struct map *m, uintptr_t at)
+/* The first mapping of the range that is for reading, and is wanted for writing. */
+static bool find_too_little(const struct map *m, uintptr_t *at, uintptr_t *end)
 {
-	struct event event = { .kind = EVENT_CLEAR };
 	struct hmm_dma *dma = m->dma;
-	uintptr_t start, end;
-	uint64_t fresh;
-	int err;
+	bool found = false, write;
+	uint64_t entry;
 
-	dma_extent(dma, at, &start, &end);
-	fresh = entry_of(dma, start) & DMA_FRESH;
-	dma_drop(dma, start, end);
-	err = map_run(m, start, end, true);
-	if (!err) {
-		for (at = start; at < end && !fresh; at += PAGE)
-			uhmm_ptable_set(&dma->book, at, entry_of(dma, at) & ~DMA_FRESH);
+	lock_take(&dma->lock);
+	for (; !found && dma_next(dma, at, m->range->end, &entry); *at += found ? 0 : PAGE)
+		found = !(entry & DMA_WRITE) && is_wanted(m, *at, &write) && write;
+	if (found)
+		dma_extent(dma, *at, at, end);
+	lock_drop(&dma->lock);
+	return found;
+}
+
+/*
+ * No back-end changes a mapping, and while one is taken away and made anew a device that is
+ * using it finds nothing there. So it goes as by any change: who uses it is told to stop, and
+ * forgets its neighbours too. -EBUSY: so it was; begin again.
+ */
+static int make_room(struct map *m)
+{
+	uintptr_t at = m->range->start, end;
+	bool again = false;
+	int err = 0;
+
+	if (m->dma->host)
 		return 0;
+	for (; !err && at < m->range->end && find_too_little(m, &at, &end); at = end) {
+		again = true;
+		err = dma_clear(m->dma, at, end);
 	}
-	event.start = start;
-	event.end = end;
-	side_push(dma->hmm, &event);
-	return err;
+	return err ? err : again ? -EBUSY : 0;
+}
+
+/* The host has nothing to change; else another map has just made it: begin again. */
+static int widen_permission(struct map *m, uintptr_t at, uint64_t entry)
+{
+	return m->dma->host ? uhmm_ptable_set(&m->dma->book, at, entry | DMA_WRITE) : -EBUSY;
 }
 
 static int map_all(struct map *m)
@@ -251,7 +273,7 @@ static int map_all(struct map *m)
 							  (unsigned long)at, granule, m->dma->name)
 					      : map_run(m, at, end, write);
 			} else if (write && !(entry & DMA_WRITE)) {
-				err = upgrade(m, at);
+				err = widen_permission(m, at, entry);
 			}
 		}
 		at = end;
@@ -351,6 +373,8 @@ int64_t hmm_range_dma_map(struct hmm_range *range, struct hmm_dma *dma, uint64_t
 	err = settle(dma, range);
 	if (!err)
 		err = hmm_notifier_read_retry(range) ? -EBUSY : look(range, true);
+	if (!err)
+		err = make_room(&m);
 	mapped = err ? err : map_looked(&m, daddrs);
 	if (mapped < 0)
 		range_restore(&kept, range);
@@ -368,6 +392,8 @@ int64_t hmm_range_dma_unmap(struct hmm_dma *dma, uintptr_t start, uintptr_t end,
 		return error_say(-EINVAL, "the I/O address space is NULL");
 	if (dma->hmm->pid != hmm_pid())
 		return hmm_check(dma->hmm);
+	if (dirty && end <= UINTPTR_MAX - PAGE)
+		end = PAGE_DOWN(end + PAGE - 1);
 	if (dirty)
 		synced = bounce_sync(dma, PAGE_DOWN(start), end, HMM_DMA_FOR_CPU, false);
 	lock_take(&dma->lock);
@@ -395,7 +421,7 @@ int64_t hmm_range_dma_sync(struct hmm_dma *dma, uintptr_t start, uintptr_t end,
 	/* What has changed before is not ours any more. */
 	if (direction == HMM_DMA_FOR_CPU && start < end)
 		err = hmm_fence(dma->hmm, start, end - start);
-	return err ? err : bounce_sync(dma, PAGE_DOWN(start), end, direction, false);
+	return err ? err : bounce_sync(dma, start, end, direction, false);
 }
 
 void hmm_dma_widen(const struct hmm_dma *dma, uintptr_t *start, uintptr_t *end)
@@ -417,6 +443,18 @@ struct program {
 	void *arg;
 };
 
+/*
+ * A page of the range may be mapped together with neighbours that are not in it: what takes
+ * those away takes it too, and says nothing of the range itself.
+ */
+static bool changed(const struct hmm_dma *dma, const struct hmm_range *range)
+{
+	struct hmm_range wide = *range;
+
+	hmm_dma_widen(dma, &wide.start, &wide.end);
+	return hmm_notifier_read_retry(&wide);
+}
+
 static int try_program(struct hmm_range *range, void *arg)
 {
 	struct program *p = arg;
@@ -427,7 +465,7 @@ static int try_program(struct hmm_range *range, void *arg)
 	if (mapped < 0)
 		return (int)mapped;
 	pthread_mutex_lock(p->update_lock);
-	err = hmm_notifier_read_retry(range) ? -EBUSY : p->fn(range, p->daddrs, p->arg);
+	err = changed(p->dma, range) ? -EBUSY : p->fn(range, p->daddrs, p->arg);
 	pthread_mutex_unlock(p->update_lock);
 	/* What was mapped by it is another's too, or will be unmapped by the event. */
 	return err;

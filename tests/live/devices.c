@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later OR BSD-2-Clause */
 /*
- * devices - ramdev and gpu behind one table.
+ * devices - every driver behind one table.
  *
  * The gpu runs in verify mode: an access that a job submitted after a change makes
  * through a translation from before it is counted, and no case may have one. A
@@ -12,7 +12,7 @@
 #include <uhmm/gpu.h>
 #include <uhmm/ramdev.h>
 
-#include "devices.h"
+#include "devices_uring.h"
 
 static int ram_open(struct device *dev)
 {
@@ -125,6 +125,12 @@ const struct driver live_drivers[] = {
 	  ram_stale },
 	{ "gpu", pair_open, pair_close, pair_read, pair_write, pair_lookup, pair_mark,
 	  pair_stale },
+	{ "uring", live_uring_open, live_uring_close, live_uring_read, live_uring_write,
+	  live_uring_lookup, ram_mark, live_uring_stale },
+	{ "uring-chunk", live_uring_open_chunked, live_uring_close, live_uring_read,
+	  live_uring_write, live_uring_lookup, ram_mark, live_uring_stale },
+	{ "uring-plain", live_uring_open_plain, live_uring_close, live_uring_read,
+	  live_uring_write, live_uring_lookup, ram_mark, live_uring_stale },
 };
 const unsigned live_driver_count = sizeof(live_drivers) / sizeof(live_drivers[0]);
 

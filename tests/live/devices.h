@@ -15,6 +15,7 @@ struct device {
 	const struct driver *driver;
 	void *priv;
 	struct hmm *hmm; /* a reference of our own, for fences */
+	bool fleeting;	 /* a translation need not outlive its access */
 };
 
 struct driver {

@@ -28,11 +28,17 @@
 #define NR_HUGEPAGES "/proc/sys/vm/nr_hugepages"
 
 static char *stack_buffer;
+static size_t area_pages = 8;
 static long huge_before = -1;
 
 void kinds_give_stack(char *buffer)
 {
 	stack_buffer = buffer;
+}
+
+void kinds_be_small(void)
+{
+	area_pages = 4;
 }
 
 static long huge_pages(long set)
@@ -378,7 +384,7 @@ static void dispose_heap(struct area *a)
 
 	munmap(a->at, a->length);
 	/* Unless malloc has gone on behind it. */
-	if ((char *)sbrk(0) == base + 8 * SMALL)
+	if ((char *)sbrk(0) == base + area_pages * SMALL)
 		brk(old);
 }
 
@@ -417,7 +423,8 @@ enum verdict area_make(struct area *a, const struct kind *kind)
 {
 	enum verdict verdict;
 
-	*a = (struct area){ .kind = kind, .unit = SMALL, .length = 8 * SMALL, .fd = -1 };
+	*a = (struct area){ .kind = kind, .unit = SMALL, .length = area_pages * SMALL,
+			    .fd = -1 };
 	a->model = calloc(1, 16 * HUGE);
 	memset(a->access, WRITE, sizeof(a->access));
 	verdict = kind->make(a);

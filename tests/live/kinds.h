@@ -50,6 +50,9 @@ void kinds_give_stack(char *buffer);
 void kinds_begin(void);
 void kinds_end(void);
 
+/* Areas have four small pages from now on, as few as will do; for a slow device. */
+void kinds_be_small(void);
+
 enum verdict area_make(struct area *area, const struct kind *kind);
 void area_dispose(struct area *area);
 

@@ -77,11 +77,21 @@ char *live_map(size_t length, int prot)
 	return p;
 }
 
+/* Limits are for real CPUs; a machine that is emulated asks for a multiple (lab/init). */
+static unsigned patience(void)
+{
+	const char *factor = getenv("UHMM_TEST_PATIENCE");
+
+	return factor && atoi(factor) > 0 ? (unsigned)atoi(factor) : 1;
+}
+
 int live_wait(pid_t pid, unsigned limit_s)
 {
-	uint64_t end = live_now_ns() + limit_s * UINT64_C(1000000000);
+	uint64_t end;
 	int status;
 
+	limit_s *= patience();
+	end = live_now_ns() + limit_s * UINT64_C(1000000000);
 	while (waitpid(pid, &status, WNOHANG) != pid) {
 		if (live_now_ns() > end) {
 			kill(pid, SIGKILL);

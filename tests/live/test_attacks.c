@@ -123,7 +123,8 @@ static int c_mem_write(char *at)
 		return errno;
 	err = errno_of(pwrite(fd, &byte, 1, (off_t)(uintptr_t)(at + 4 * PAGE)));
 	close(fd);
-	return err;
+	/* Where only a debugger may (CONFIG_PROC_MEM_FORCE_PTRACE). */
+	return err == EIO ? EOPNOTSUPP : err;
 }
 
 static int c_keep(char *at)

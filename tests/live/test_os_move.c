@@ -425,8 +425,10 @@ static void test_move_huge(void **state)
 	assert_false((page_is(to + BLOCK) | page_is(from)) & OS_PAGE_HUGE); /* split */
 	assert_true(to[BLOCK] == 6 && !page_is(from + 5 * PAGE) && from[8 * PAGE] == 9);
 
-	/* In a pipe: as part of a huge page it stays, alone it moves. */
-	os->region_zap((uintptr_t)from, BLOCK);
+	/* In a pipe: as part of a huge page it stays, alone it moves. (Other memory: where a
+	 * table of pages has been, no huge page comes before 6.14, which takes it away.) */
+	os->region_unmap(from, BLOCK);
+	from = os->region_map(BLOCK);
 	assert_ptr_equal(huge(from), from);
 	assert_int_equal(pipe(ends), 0);
 	one = (struct iovec){ from + 9 * PAGE, PAGE };
@@ -463,8 +465,9 @@ static void test_copy(void **state)
 		expect(zero(p + 7 * PAGE, 1), -EEXIST, 0);
 		expect(poison(p + 7 * PAGE, 1), -EEXIST, 0);
 		expect(move(p + 7 * PAGE, s + 7 * PAGE, 1), -EEXIST, 0);
-		expect(copy(p + 7 * PAGE, s + 7 * PAGE, 1), 0, 1); /* the guard is gone */
-		assert_int_equal(p[7 * PAGE], 8);
+		/* Once the guard goes, since some kernel after 6.18 (7.3 has it) it stays. */
+		if (copy(p + 7 * PAGE, s + 7 * PAGE, 1) != -EEXIST)
+			assert_int_equal(p[7 * PAGE], 8);
 	}
 	drop(p, 8);
 	drop(s, 8);
