@@ -99,7 +99,8 @@ int uring_open(const struct uring_options *given, struct uring **out)
 		return -ENOMEM;
 	dev->pid = getpid();
 	dev->fixed = options.fixed;
-	dev->map_flags = options.flags & URING_NO_BOUNCE ? HMM_DMA_NO_BOUNCE : 0;
+	dev->map_flags = HMM_DMA_SHORT_JOBS |
+			 (options.flags & URING_NO_BOUNCE ? HMM_DMA_NO_BOUNCE : 0);
 	dev->piece = piece_of(&options);
 	dev->chunk = options.chunk;
 	pthread_mutex_init(&dev->lock, NULL);

@@ -156,13 +156,18 @@ UHMM_API void hmm_dma_destroy(struct hmm_dma *dma);
 
 /* Flags of hmm_range_dma_map(). */
 #define HMM_DMA_NO_BOUNCE (1u << 0) /* what cannot be pinned is -EOPNOTSUPP */
+/*
+ * Not to wait until a DONTNEED that is under way has ended: a page that it discards later is found
+ * by the next hmm_dma_fence(). For devices whose jobs end before the update lock is dropped.
+ */
+#define HMM_DMA_SHORT_JOBS (1u << 1)
 
 /**
  * hmm_range_dma_map() - hmm_range_fault(), and map what it found
  * @range: as for hmm_range_fault(), with a notifier, after hmm_notifier_read_begin()
  * @dma: where
  * @daddrs: out: one for each page: its I/O address, 0 if it is not mapped
- * @flags: HMM_DMA_NO_BOUNCE, or 0
+ * @flags: HMM_DMA_NO_BOUNCE, HMM_DMA_SHORT_JOBS, or 0
  *
  * Mapped is every entry that is VALID and system memory, whether it was asked for or not:
  * without any request that is what is present (a registration that faults nothing in). For
@@ -195,7 +200,11 @@ UHMM_API int64_t hmm_range_dma_map(struct hmm_range *range, struct hmm_dma *dma,
  *	inside invalidate: whose memory it is now nobody knows
  *
  * Mappings that begin before or end after the range go as a whole (hmm_dma_widen()). Pages that
- * the device has written to by a pin are dirty when their file is asked: the kernel does that.
+ * the device has written to by a pin have to be dirty when their file is asked. VFIO and iommufd
+ * see to that when they unpin; a back-end whose unpin does not (io_uring's) does it after a job.
+ *
+ * A driver that unmaps of its own, to have room, and not because of an event, keeps maps of that
+ * range away meanwhile, by a lock of its own: to them it is no change.
  * Context: any thread, and inside invalidate, which is what it is for; sleeps. Locks: the
  * driver's update lock may be held.
  * Return: how many pages were mapped; -EFAULT with @dirty: some could not be copied back (all
@@ -257,7 +266,7 @@ typedef int (*hmm_dma_program_fn)(const struct hmm_range *range, const uint64_t 
 
 /**
  * hmm_range_dma_program() - the loop above, once and for all
- * @timeout_ms, @update_lock, @program, @arg: as for hmm_range_program() On failure of @program
+ * @timeout_ms, @update_lock, @program, @arg: as for hmm_range_program(). On failure of @program
  * what is mapped stays mapped: its invalidate unmaps it. Context, return: as
  * hmm_range_dma_map() and hmm_range_program(): 0 or more: what @program returned.
  */

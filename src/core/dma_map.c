@@ -132,9 +132,11 @@ static int map_bounced(struct map *m, uintptr_t start, uint64_t flags)
 	struct bounce *bounce;
 	int err;
 
-	if (m->flags & HMM_DMA_NO_BOUNCE)
+	if (m->flags & HMM_DMA_NO_BOUNCE) {
+		m->range->fault_addr = start;
 		return error_say(-EOPNOTSUPP, "%#lx: this memory cannot be pinned for %s, and shall "
 				 "not be bounced", (unsigned long)start, dma->name);
+	}
 	bounce = bounce_take(dma);
 	if (!bounce)
 		return error_say(-ENOMEM, "no memory for bounce pages");
@@ -364,13 +366,13 @@ int64_t hmm_range_dma_map(struct hmm_range *range, struct hmm_dma *dma, uint64_t
 		err = range_check(range, true);
 	if (!err && (!range->notifier || range->hmm != dma->hmm || !daddrs))
 		err = error_say(-EINVAL, "mapping needs a notifier, addresses, and the same mirror");
-	if (!err && (flags & ~HMM_DMA_NO_BOUNCE))
+	if (!err && (flags & ~(HMM_DMA_NO_BOUNCE | HMM_DMA_SHORT_JOBS)))
 		err = error_say(-EINVAL, "an unknown flag");
 	if (!err)
 		err = range_keep(&kept, range);
 	if (err)
 		return err;
-	err = settle(dma, range);
+	err = flags & HMM_DMA_SHORT_JOBS ? 0 : settle(dma, range);
 	if (!err)
 		err = hmm_notifier_read_retry(range) ? -EBUSY : look(range, true);
 	if (!err)

@@ -124,17 +124,17 @@ static enum verdict make_devdax(struct edu_area *a)
 }
 
 const struct edu_kind edu_kinds[] = {
-	{ "anon", make_anon, PINNED, false },
-	{ "thp", make_thp, PINNED, false },
-	{ "hugetlb", make_hugetlb, PINNED, false },
-	{ "memfd", make_memfd, PINNED, true },
-	{ "private-file", make_private_file, PINNED, false },
-	{ "shared-file", make_shared_file, BOUNCED, true },
-	{ "ext4", make_ext4, BOUNCED, true },
-	{ "xfs", make_xfs, BOUNCED, true },
-	{ "private-ext4", make_private_ext4, BOUNCED_BY_TYPE1, false },
-	{ "private-xfs", make_private_xfs, BOUNCED_BY_TYPE1, false },
-	{ "devdax", make_devdax, PINNED, false },
+	{ "anon", make_anon, PINNED, PINNED, false },
+	{ "thp", make_thp, PINNED, PINNED, false },
+	{ "hugetlb", make_hugetlb, PINNED, PINNED, false },
+	{ "memfd", make_memfd, PINNED, PINNED, true },
+	{ "private-file", make_private_file, PINNED, PINNED, false },
+	{ "shared-file", make_shared_file, BOUNCED, PINNED, true },
+	{ "ext4", make_ext4, BOUNCED, BOUNCED, true },
+	{ "xfs", make_xfs, BOUNCED, BOUNCED, true },
+	{ "private-ext4", make_private_ext4, BOUNCED_BY_TYPE1, BOUNCED, false },
+	{ "private-xfs", make_private_xfs, BOUNCED_BY_TYPE1, BOUNCED, false },
+	{ "devdax", make_devdax, PINNED, PINNED, false },
 };
 const unsigned edu_kind_count = sizeof(edu_kinds) / sizeof(edu_kinds[0]);
 
@@ -147,21 +147,43 @@ enum verdict edu_area_make(struct edu_area *a, const struct edu_kind *kind)
 	return PASS;
 }
 
-/* How the page was mapped, after a write. */
-static enum verdict check_bounce(const struct edu_case *c, struct edu *dev, const char *at)
+/* How the page is mapped: for writing or not, and by a pin or a copy. */
+static enum verdict check_mapped(const struct edu_case *c, struct edu *dev, const char *at,
+				 bool write)
 {
+	enum edu_pin expected = write ? c->kind->pin : c->kind->read_pin;
 	uint64_t entry = edu_lookup(dev, at);
 	bool bounced = entry & HMM_PFN_DMA_BOUNCE;
 
-	CHECK(entry & HMM_PFN_WRITE, "just written, but its translation is %#llx",
+	CHECK(!!(entry & HMM_PFN_WRITE) == write, "its translation is %#llx",
 	      (unsigned long long)entry);
 	CHECK(bounced || hmm_pfn_number(entry) == (uintptr_t)at / PAGE,
 	      "it is mapped at %#llx, not at its own address %p",
 	      (unsigned long long)hmm_pfn_number(entry) * PAGE, (const void *)at);
-	if (c->kind->pin == BOUNCED_BY_TYPE1 && c->way == EDU_IOMMUFD)
-		return PASS; /* as the kernel has it: a pin is tried */
-	CHECK(bounced == (c->kind->pin != PINNED), "it is %s",
-	      bounced ? "bounced" : "pinned");
+	if (expected == BOUNCED_BY_TYPE1 && c->way == EDU_IOMMUFD)
+		expected = PINNED;
+	CHECK(bounced == (expected != PINNED), "for %s it is %s",
+	      write ? "writing" : "reading", bounced ? "bounced" : "pinned");
+	return PASS;
+}
+
+/* Memory that nobody has touched, and that may be read only; and then written to as well. */
+static enum verdict only_read(const struct edu_case *c, struct edu *dev,
+			      struct edu_area *a)
+{
+	unsigned char seen[64];
+
+	SYS(mprotect(a->at, a->length, PROT_READ));
+	EXPECT(0, edu_read(dev, seen, a->use, sizeof(seen)));
+	CHECK(!memcmp(seen, a->use, sizeof(seen)), "the device reads %#x, the CPU %#x",
+	      seen[0], (unsigned char)a->use[0]);
+	TRY(check_mapped(c, dev, a->use, false));
+	EXPECT(-EPERM, edu_write(dev, a->use, seen, sizeof(seen)));
+	SYS(mprotect(a->at, a->length, RW));
+	lab_fill(a->use, sizeof(seen), 4);
+	EXPECT(0, edu_read(dev, seen, a->use, sizeof(seen)));
+	CHECK(lab_differs(seen, sizeof(seen), 4) == sizeof(seen),
+	      "the device does not see what the CPU wrote");
 	return PASS;
 }
 
@@ -186,8 +208,8 @@ static enum verdict read_and_write(const struct edu_case *c, struct edu *dev,
 	EXPECT(0, edu_write(dev, at, bytes, sizeof(bytes)));
 	CHECK(!memcmp(at, bytes, sizeof(bytes)),
 	      "the CPU does not see what the device wrote");
-	TRY(check_bounce(c, dev, a->use));
-	TRY(check_bounce(c, dev, a->use + 2 * PAGE));
+	TRY(check_mapped(c, dev, a->use, true));
+	TRY(check_mapped(c, dev, a->use + 2 * PAGE, true));
 	/* And nothing else was written. */
 	CHECK(lab_differs(other, 64, 2) == 64, "a write went elsewhere");
 	if (!c->kind->file)
@@ -203,11 +225,13 @@ enum verdict edu_run_kind(const void *arg)
 {
 	const struct edu_case *c = arg;
 	struct edu_options options = { .size = sizeof(options), .way = c->way };
-	struct edu_area area;
+	struct edu_area fresh, area;
 	struct edu *dev;
 
+	TRY(edu_area_make(&fresh, c->kind));
 	TRY(edu_area_make(&area, c->kind));
 	TRY(lab_edu_open(&options, &dev));
+	TRY(only_read(c, dev, &fresh));
 	TRY(read_and_write(c, dev, &area));
 	edu_close(dev);
 	return PASS;

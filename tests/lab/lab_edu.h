@@ -14,13 +14,14 @@ struct edu_area {
 	int fd;	   /* -1: none */
 };
 
-/* What the kernel says to a pin for writing. */
+/* What the kernel says to a pin. */
 enum edu_pin { PINNED, BOUNCED, BOUNCED_BY_TYPE1 };
 
 struct edu_kind {
 	const char *name;
 	enum verdict (*make)(struct edu_area *area);
-	enum edu_pin pin;
+	enum edu_pin pin;      /* for writing */
+	enum edu_pin read_pin; /* for reading, of what was not written to */
 	bool file; /* what is written is in a->fd */
 };
 
