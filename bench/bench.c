@@ -44,6 +44,7 @@ static const struct family {
 	{ "migrate_out_2m_gpu", bench_migrate_gpu,
 	  "2 MiB to the software GPU's video memory" },
 	{ "dma", bench_dma, "2 MiB mapped for DMA, and unmapped" },
+	{ "edu", bench_edu, "2 MiB mapped in an IOMMU, and unmapped" },
 	{ "fsdax", bench_fsdax, "a look at a file on a DAX filesystem" },
 	{ "oversubscribe_4x", bench_oversubscribe,
 	  "a GPU kernel over four times its video memory" },

@@ -95,6 +95,7 @@ void bench_cpu_fault_random(struct bench *bench);
 void bench_cpu_fault_seq(struct bench *bench);
 void bench_migrate_gpu(struct bench *bench);
 void bench_dma(struct bench *bench);
+void bench_edu(struct bench *bench);
 void bench_fsdax(struct bench *bench);
 void bench_oversubscribe(struct bench *bench);
 void bench_ping_pong(struct bench *bench);

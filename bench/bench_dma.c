@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later OR BSD-2-Clause
 /*
- * bench_dma - mapping 2 MiB for DMA and unmapping it: dma_map_2m, dma_unmap_2m; and looking
- * at a file on a DAX filesystem: fsdax_snapshot, fsdax_fault.
+ * bench_dma - mapping 2 MiB for DMA and unmapping it: dma_map_2m, dma_unmap_2m, and with an
+ * IOMMU edu_*; and looking at a file on a DAX filesystem: fsdax_snapshot, fsdax_fault.
  *
  * With the host back-end nothing is pinned, so what is measured is the library: the same loop
- * that ends in a table of addresses, by hand. fsdax_* is the same call on anonymous memory; it
- * needs UHMM_TEST_DAX (a directory on a DAX filesystem), which the lab has.
+ * that ends in a table of addresses, by hand. edu_* is against the bare call of the kernel, type1's
+ * or iommufd's; it needs the device. fsdax_* is the same call on anonymous memory; it needs
+ * UHMM_TEST_DAX (a directory on a DAX filesystem). The lab has both.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -15,7 +16,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include <uhmm/dma.h>
+#include <uhmm/edu.h>
 
 #include "bench.h"
 
@@ -25,6 +26,8 @@ struct dma_bench {
 	struct bench_dev dev;
 	struct hmm_dma *dma;
 	char *memory, *file;
+	struct edu *edu;
+	size_t chunk; /* of what the bare call maps at once */
 	uint64_t pfns[BENCH_WINDOW], daddrs[BENCH_WINDOW];
 	bool unmap, fault;
 };
@@ -98,6 +101,22 @@ static int bare_batch(void *arg, double *cost)
 	return err;
 }
 
+/* `file` is as much memory that the library does not map. */
+static int bare_edu_batch(void *arg, double *cost)
+{
+	struct dma_bench *b = arg;
+	uint64_t start = tool_now(), middle;
+	int err = 0;
+
+	for (size_t i = 0; i < BYTES && !err; i += b->chunk)
+		err = edu_map_raw(b->edu, b->file + i, b->chunk);
+	middle = tool_now();
+	for (size_t i = 0; i < BYTES; i += b->chunk)
+		edu_unmap_raw(b->edu, b->file + i, b->chunk);
+	*cost = (double)(b->unmap ? tool_now() - middle : middle - start) / BENCH_WINDOW;
+	return err;
+}
+
 static bool begin(struct bench *bench, struct dma_bench *b, const char *name)
 {
 	int err = bench_dev_open(&b->dev);
@@ -140,6 +159,54 @@ void bench_dma(struct bench *bench)
 		b.unmap = i;
 		bench_pair(bench, &titles[i], ours_batch, bare_batch, &b);
 	}
+	end(&b);
+}
+
+/* ---- an IOMMU ---- */
+
+static int edu_pairs(struct bench *bench, struct dma_bench *b, size_t chunk,
+		     const struct bench_title titles[2])
+{
+	struct edu_options options = { .size = sizeof(options), .chunk = chunk };
+	struct hmm_dma *host = b->dma;
+	int err = edu_open(&options, &b->edu);
+
+	if (err)
+		return err;
+	b->chunk = chunk;
+	b->dma = edu_dma(b->edu);
+	for (unsigned i = 0; i < 2; i++) {
+		b->unmap = i;
+		bench_pair(bench, &titles[i], ours_batch, bare_edu_batch, b);
+	}
+	b->dma = host;
+	edu_close(b->edu);
+	return 0;
+}
+
+void bench_edu(struct bench *bench)
+{
+	static const struct bench_title titles[][2] = {
+		{ { "edu_map_2m", "ns/page", "one ioctl", NULL },
+		  { "edu_unmap_2m", "ns/page", "one ioctl", NULL } },
+		{ { "edu_map_2m/4k", "ns/page", "512 ioctls", NULL },
+		  { "edu_unmap_2m/4k", "ns/page", "512 ioctls", NULL } },
+	};
+	static struct dma_bench b;
+	int err;
+
+	if (!begin(bench, &b, "edu"))
+		return;
+	b.file = bench_map(BYTES);
+	if (b.file)
+		memset(b.file, 1, BYTES);
+	err = b.file ? edu_pairs(bench, &b, BYTES, titles[0]) : -ENOMEM;
+	if (!err)
+		err = edu_pairs(bench, &b, BENCH_PAGE, titles[1]);
+	if (err)
+		bench_skip(bench, "edu", "%s", edu_strerror(err));
+	if (b.file)
+		munmap(b.file, BYTES);
 	end(&b);
 }
 

@@ -57,7 +57,7 @@ static int take_options(struct edu *dev, const struct edu_options *given,
 		memcpy(options, given,
 		       given->size < sizeof(*options) ? given->size : sizeof(*options));
 	}
-	if (options->flags & ~EDU_NO_BOUNCE || options->way > EDU_IOMMUFD ||
+	if (options->flags & ~(EDU_NO_BOUNCE | EDU_NAIVE) || options->way > EDU_IOMMUFD ||
 	    options->chunk > FAULT_PAGES * PAGE || options->chunk & (options->chunk - 1) ||
 	    (options->chunk && options->chunk < PAGE))
 		return edu_say(-EINVAL, "an option of the edu is out of its range");
@@ -162,6 +162,18 @@ uint64_t edu_lookup(const struct edu *dev, const void *addr)
 struct hmm_dma *edu_dma(struct edu *dev)
 {
 	return dev->dma;
+}
+
+int edu_map_raw(struct edu *dev, void *memory, size_t length)
+{
+	edu_hush();
+	return dev->owner == getpid() ? edu_bus_map(&dev->bus, memory, length) : -ENODEV;
+}
+
+void edu_unmap_raw(struct edu *dev, void *memory, size_t length)
+{
+	if (dev->owner == getpid())
+		edu_bus_unmap(&dev->bus, memory, length);
 }
 
 void edu_get_stats(struct edu *dev, struct edu_stats *stats)

@@ -41,7 +41,8 @@ static int fault_window(struct edu *dev, uintptr_t addr, size_t window, bool wri
 		.pfns = dev->pfns,
 		.pfn_flags_mask = HMM_PFN_REQ_FAULT | HMM_PFN_REQ_WRITE,
 	};
-	unsigned flags = dev->flags & EDU_NO_BOUNCE ? HMM_DMA_NO_BOUNCE : 0;
+	unsigned flags = (dev->flags & EDU_NO_BOUNCE ? HMM_DMA_NO_BOUNCE : 0) |
+			 (dev->flags & EDU_NAIVE ? HMM_DMA_SHORT_JOBS : 0);
 	int err;
 
 	memset(dev->pfns, 0, window / PAGE * sizeof(*dev->pfns));

@@ -93,10 +93,17 @@ static int run(struct edu *dev, uint64_t entry, uintptr_t addr, size_t n, bool w
 	return err;
 }
 
-/* Laws 3 and 4. -EAGAIN: begin anew. */
+/* Law 3. */
+static int fence(struct edu *dev, uintptr_t addr, size_t n)
+{
+	return dev->flags & EDU_NAIVE ? hmm_fence(dev->hmm, addr, n)
+				      : hmm_dma_fence(dev->dma, addr, n);
+}
+
+/* Law 4. -EAGAIN: begin anew. */
 static int attempt(struct edu *dev, uintptr_t addr, size_t n, bool write)
 {
-	int err = hmm_dma_fence(dev->dma, addr, n);
+	int err = fence(dev, addr, n);
 	uint64_t entry;
 	bool bounced;
 

@@ -37,6 +37,8 @@ enum edu_way {
 };
 
 #define EDU_NO_BOUNCE (1u << 0) /* what cannot be pinned is -EOPNOTSUPP */
+/* For tests: as if nothing was pinned. G1 and G3 hold, D3 does not (uhmm/dma.h). */
+#define EDU_NAIVE (1u << 1)
 
 /**
  * struct edu_options - which device, and how; zero means default
@@ -143,7 +145,7 @@ struct edu_stats {
 /** edu_get_stats() - fills in as much of @stats as @stats->size says */
 UHMM_API void edu_get_stats(struct edu *dev, struct edu_stats *stats);
 
-/* ---- a hook for tests: a device that asks nobody ---- */
+/* ---- hooks for tests and bench: a device that asks nobody ---- */
 
 /**
  * edu_dma_raw() - a DMA at an I/O address, whatever is mapped there
@@ -158,6 +160,17 @@ UHMM_API void edu_get_stats(struct edu *dev, struct edu_stats *stats);
  * Return: 0 the DMA has ended; -EINVAL; -EIO; -ENODEV.
  */
 UHMM_API int edu_dma_raw(struct edu *dev, uint64_t iova, void *bytes, size_t n, bool write);
+
+/**
+ * edu_map_raw() - one bare call of the kernel: the device reaches memory at its own address
+ *
+ * What uhmm is measured against. The library does not know of it and forgets nothing: the pages
+ * that were found stay mapped, whatever becomes of @memory, until edu_unmap_raw() of the same.
+ * Return: 0; -EOPNOTSUPP the kernel does not; -ENOMEM; -ENODEV.
+ */
+UHMM_API int edu_map_raw(struct edu *dev, void *memory, size_t length);
+/** edu_unmap_raw() - and no more */
+UHMM_API void edu_unmap_raw(struct edu *dev, void *memory, size_t length);
 
 #ifdef __cplusplus
 }

@@ -167,9 +167,9 @@ static enum verdict check_mapped(const struct edu_case *c, struct edu *dev, cons
 	return PASS;
 }
 
-/* Memory that nobody has touched, and that may be read only; and then written to as well. */
-static enum verdict only_read(const struct edu_case *c, struct edu *dev,
-			      struct edu_area *a)
+/* Memory that nobody has touched, and that may be read only; and then written to as well.
+ */
+static enum verdict only_read(const struct edu_case *c, struct edu *dev, struct edu_area *a)
 {
 	unsigned char seen[64];
 

@@ -94,6 +94,8 @@ static void add_way(enum edu_way way, const char *name)
 	if (there)
 		add_changes(way, name, edu_changes, edu_change_count);
 	if (there)
+		add_changes(way, name, edu_pins, edu_pin_count);
+	if (there)
 		add_changes(way, name, edu_devices, edu_device_count);
 }
 

@@ -22,7 +22,7 @@ struct edu_kind {
 	enum verdict (*make)(struct edu_area *area);
 	enum edu_pin pin;      /* for writing */
 	enum edu_pin read_pin; /* for reading, of what was not written to */
-	bool file; /* what is written is in a->fd */
+	bool file;	       /* what is written is in a->fd */
 };
 
 extern const struct edu_kind edu_kinds[];
@@ -48,5 +48,8 @@ extern const struct edu_change edu_changes[];
 extern const unsigned edu_change_count;
 extern const struct edu_change edu_devices[];
 extern const unsigned edu_device_count;
+/* edu_pins.c: what keeps a page */
+extern const struct edu_change edu_pins[];
+extern const unsigned edu_pin_count;
 
 #endif
