@@ -7,6 +7,7 @@
  */
 #include <linux/sched.h>
 #include <sys/uio.h>
+#include <sys/utsname.h>
 
 #include "os_test.h"
 
@@ -408,6 +409,17 @@ static char *huge(char *block)
 	return NULL;
 }
 
+/* At least that? */
+static bool kernel_is(int major, int minor)
+{
+	struct utsname name;
+	int has_major = 0, has_minor = 0;
+
+	uname(&name);
+	sscanf(name.release, "%d.%d", &has_major, &has_minor);
+	return has_major > major || (has_major == major && has_minor >= minor);
+}
+
 static void test_move_huge(void **state)
 {
 	char *to = os->region_map(2 * BLOCK), *from = os->region_map(BLOCK);
@@ -430,6 +442,10 @@ static void test_move_huge(void **state)
 	os->region_unmap(from, BLOCK);
 	from = os->region_map(BLOCK);
 	assert_ptr_equal(huge(from), from);
+	if (!kernel_is(6, 18)) {
+		print_message("UFFDIO_MOVE of it may not end before Linux 6.18: not tried\n");
+		goto out;
+	}
 	assert_int_equal(pipe(ends), 0);
 	one = (struct iovec){ from + 9 * PAGE, PAGE };
 	assert_int_equal(vmsplice(ends[1], &one, 1, 0), PAGE);
