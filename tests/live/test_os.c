@@ -35,14 +35,15 @@ static void keep(const struct os_msg *msg)
 
 static void *reader(void *arg)
 {
-	uint64_t ready;
+	uint64_t ready = 0;
 
 	r.tid = os->tid();
 	assert_int_equal(os->reader_isolate(r.ctx, CTXS), 0);
 	if (r.with_perf)
 		r.perf_err = os->perf_open(&r.perf);
 	r.up = true;
-	while (!r.stop) {
+	/* Not `stop` alone: who kicks sleeps until it has been read. */
+	while (!r.stop || !(ready >> CTXS & 1)) {
 		int n = os->ctx_poll(r.ctx, CTXS, -1, &ready);
 
 		assert_int_equal(n, __builtin_popcountll(ready));
