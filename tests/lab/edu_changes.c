@@ -23,15 +23,6 @@
 
 #define BYTES 64
 
-static enum verdict open_way(const struct edu_case *c, unsigned flags, struct edu **dev)
-{
-	struct edu_options options = { .size = sizeof(options),
-				       .way = c->way,
-				       .flags = flags };
-
-	return lab_edu_open(&options, dev);
-}
-
 /* Two pages that the device has mapped for writing, each with other bytes. */
 static enum verdict warm(struct edu *dev, char *at)
 {
@@ -116,7 +107,7 @@ static enum verdict unmapped(const struct edu_case *c)
 	uint64_t iova;
 
 	TRY(edu_area_make(&a, &edu_kinds[3]));
-	TRY(open_way(c, 0, &dev));
+	TRY(edu_open_way(c, 0, &dev));
 	TRY(warm(dev, a.use));
 	iova = iova_of(dev, a.use);
 	EXPECT(2, mapped_pages(dev));
@@ -150,7 +141,7 @@ static enum verdict mapped_over(const struct edu_case *c)
 	struct edu *dev;
 
 	TRY(edu_area_make(&a, &edu_kinds[3]));
-	TRY(open_way(c, 0, &dev));
+	TRY(edu_open_way(c, 0, &dev));
 	TRY(warm(dev, a.use));
 	SYS(mmap(a.use, PAGE, RW, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0));
 	TRY(agrees_from_zero(dev, a.use));
@@ -168,7 +159,7 @@ static enum verdict discarded(const struct edu_case *c)
 	struct edu *dev;
 
 	TRY(edu_area_make(&a, &edu_kinds[0]));
-	TRY(open_way(c, 0, &dev));
+	TRY(edu_open_way(c, 0, &dev));
 	TRY(warm(dev, a.use));
 	for (int i = 0; i < 3; i++) {
 		SYS(madvise(a.use, PAGE, MADV_DONTNEED));
@@ -186,7 +177,7 @@ static enum verdict moved(const struct edu_case *c)
 	struct edu *dev;
 
 	TRY(edu_area_make(&a, &edu_kinds[0]));
-	TRY(open_way(c, 0, &dev));
+	TRY(edu_open_way(c, 0, &dev));
 	TRY(warm(dev, a.use));
 	SYS(mremap(a.use, PAGE, PAGE, MREMAP_MAYMOVE | MREMAP_FIXED, to));
 	EXPECT(-EFAULT, edu_read(dev, bytes, a.use, BYTES));
@@ -203,7 +194,7 @@ static enum verdict protections(const struct edu_case *c)
 	struct edu *dev;
 
 	TRY(edu_area_make(&a, &edu_kinds[0]));
-	TRY(open_way(c, 0, &dev));
+	TRY(edu_open_way(c, 0, &dev));
 	TRY(warm(dev, a.use));
 	SYS(mprotect(a.use, PAGE, PROT_READ));
 	EXPECT(-EPERM, edu_write(dev, a.use, bytes, BYTES));
@@ -229,7 +220,7 @@ static enum verdict guarded(const struct edu_case *c)
 	struct edu *dev;
 
 	TRY(edu_area_make(&a, &edu_kinds[0]));
-	TRY(open_way(c, 0, &dev));
+	TRY(edu_open_way(c, 0, &dev));
 	TRY(warm(dev, a.use));
 	if (madvise(a.use, PAGE, MADV_GUARD_INSTALL) && errno == EINVAL)
 		return live_skip("this kernel has no guard pages (6.13)");
@@ -248,7 +239,7 @@ static enum verdict truncated(const struct edu_case *c)
 	struct edu *dev;
 
 	TRY(edu_area_make(&a, c->kind));
-	TRY(open_way(c, 0, &dev));
+	TRY(edu_open_way(c, 0, &dev));
 	TRY(warm(dev, a.use));
 	EXPECT(0, lab_elsewhere(lab_truncate, a.fd, 0, (off_t)PAGE));
 	EXPECT(-EFAULT, edu_read(dev, bytes, a.use + PAGE, BYTES));
@@ -272,7 +263,7 @@ static enum verdict punched(const struct edu_case *c)
 	struct edu *dev;
 
 	TRY(edu_area_make(&a, c->kind));
-	TRY(open_way(c, 0, &dev));
+	TRY(edu_open_way(c, 0, &dev));
 	TRY(warm(dev, a.use));
 	EXPECT(0, lab_elsewhere(lab_punch, a.fd, (off_t)PAGE, (off_t)PAGE));
 	TRY(agrees_from_zero(dev, a.use + PAGE));
@@ -292,7 +283,7 @@ static enum verdict unbounced(const struct edu_case *c)
 	struct edu *dev;
 
 	TRY(edu_area_make(&a, c->kind));
-	TRY(open_way(c, EDU_NO_BOUNCE, &dev));
+	TRY(edu_open_way(c, EDU_NO_BOUNCE, &dev));
 	EXPECT(-EOPNOTSUPP, edu_read(dev, bytes, a.use, BYTES));
 	EXPECT(-EOPNOTSUPP, edu_write(dev, a.use, bytes, BYTES));
 	CHECK(!edu_lookup(dev, a.use) && !mapped_pages(dev), "something is mapped");
@@ -316,7 +307,7 @@ static enum verdict beside(const struct edu_case *c)
 	struct edu *dev;
 
 	TRY(edu_area_make(&a, c->kind));
-	TRY(open_way(c, 0, &dev));
+	TRY(edu_open_way(c, 0, &dev));
 	TRY(warm(dev, a.use));
 	CHECK(!pthread_create(&thread, NULL, write_beside, a.use), "no thread");
 	lab_fill(bytes, BYTES, 13);
@@ -369,7 +360,7 @@ static enum verdict churned(const struct edu_case *c)
 	memset(page, 0xee, PAGE);
 	SYS(pwrite(churned.fd, page, PAGE, 0));
 	churned.at = live_map(PAGE, PROT_NONE);
-	TRY(open_way(c, 0, &dev));
+	TRY(edu_open_way(c, 0, &dev));
 	CHECK(!pthread_create(&thread, NULL, churn, &churned), "no thread");
 	while (live_now_ns() < end) {
 		int err = edu_read(dev, bytes, churned.at, BYTES);
@@ -418,7 +409,7 @@ static enum verdict cut(const struct edu_case *c)
 	child = fork();
 	if (!child)
 		cut_and_mend(a.fd);
-	TRY(open_way(c, 0, &dev));
+	TRY(edu_open_way(c, 0, &dev));
 	for (int i = 0; i < 16; i++) {
 		bool write = i % 4 == 3;
 		int err;

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
+#include <sys/shm.h>
 #include <unistd.h>
 
 #include "lab_edu.h"
@@ -62,6 +63,46 @@ static enum verdict make_memfd(struct edu_area *a)
 	return mapped(a, EDU_AREA, MAP_SHARED, fd);
 }
 
+static enum verdict make_sysv(struct edu_area *a)
+{
+	int id = shmget(IPC_PRIVATE, EDU_AREA, IPC_CREAT | 0600);
+	void *at = id < 0 ? MAP_FAILED : shmat(id, NULL, 0);
+
+	if (id >= 0)
+		shmctl(id, IPC_RMID, NULL); /* when it is detached */
+	if (at == MAP_FAILED)
+		FAILED("a SysV segment: %s", strerror(errno));
+	a->at = at;
+	a->length = EDU_AREA;
+	return PASS;
+}
+
+static enum verdict make_heap(struct edu_area *a)
+{
+	const char *end = sbrk(0);
+
+	a->length = EDU_AREA;
+	a->at = aligned_alloc(PAGE, EDU_AREA);
+	if (!a->at)
+		FAILED("no memory");
+	/* Or it would be one more case of anonymous memory. */
+	CHECK(a->at < end || a->at < (char *)sbrk(0), "malloc took it from a mapping");
+	return PASS;
+}
+
+/* Below what the case will use of it, and above what the next one gets. */
+static enum verdict make_stack(struct edu_area *a)
+{
+	static unsigned taken;
+	char *here = (char *)((uintptr_t)__builtin_frame_address(0) & ~(PAGE - 1));
+
+	a->length = EDU_AREA;
+	a->at = here - (64 + 8 * taken++) * PAGE;
+	/* It grows to what is touched, and has holes above. */
+	*(volatile char *)(a->at - PAGE) = 0;
+	return PASS;
+}
+
 static enum verdict make_file(struct edu_area *a, const char *directory, int flags)
 {
 	int fd = lab_file(directory, EDU_AREA);
@@ -79,6 +120,11 @@ static enum verdict make_private_file(struct edu_area *a)
 static enum verdict make_shared_file(struct edu_area *a)
 {
 	return make_file(a, "/var/tmp", MAP_SHARED);
+}
+
+static enum verdict make_tmpfs(struct edu_area *a)
+{
+	return make_file(a, "/dev/shm", MAP_SHARED);
 }
 
 static enum verdict make_dax(struct edu_area *a, const char *variable, int flags)
@@ -135,6 +181,10 @@ const struct edu_kind edu_kinds[] = {
 	{ "private-ext4", make_private_ext4, BOUNCED_BY_TYPE1, BOUNCED, false },
 	{ "private-xfs", make_private_xfs, BOUNCED_BY_TYPE1, BOUNCED, false },
 	{ "devdax", make_devdax, PINNED, PINNED, false },
+	{ "heap", make_heap, PINNED, PINNED, false },
+	{ "stack", make_stack, PINNED, PINNED, false },
+	{ "tmpfs", make_tmpfs, PINNED, PINNED, true },
+	{ "sysv", make_sysv, PINNED, PINNED, false },
 };
 const unsigned edu_kind_count = sizeof(edu_kinds) / sizeof(edu_kinds[0]);
 
@@ -224,13 +274,12 @@ static enum verdict read_and_write(const struct edu_case *c, struct edu *dev,
 enum verdict edu_run_kind(const void *arg)
 {
 	const struct edu_case *c = arg;
-	struct edu_options options = { .size = sizeof(options), .way = c->way };
 	struct edu_area fresh, area;
 	struct edu *dev;
 
 	TRY(edu_area_make(&fresh, c->kind));
 	TRY(edu_area_make(&area, c->kind));
-	TRY(lab_edu_open(&options, &dev));
+	TRY(edu_open_way(c, 0, &dev));
 	TRY(only_read(c, dev, &fresh));
 	TRY(read_and_write(c, dev, &area));
 	edu_close(dev);

@@ -19,15 +19,6 @@
 
 #define BYTES 64
 
-static enum verdict open_flags(const struct edu_case *c, unsigned flags, struct edu **dev)
-{
-	struct edu_options options = { .size = sizeof(options),
-				       .way = c->way,
-				       .flags = flags };
-
-	return lab_edu_open(&options, dev);
-}
-
 static int guard(const struct edu_area *a)
 {
 	if (madvise(a->use, PAGE, MADV_GUARD_INSTALL) ||
@@ -61,7 +52,7 @@ static enum verdict silently(const struct edu_case *c, unsigned flags, const cha
 		if (!strcmp(edu_kinds[k].name, kind))
 			TRY(edu_area_make(&a, &edu_kinds[k]));
 	}
-	TRY(open_flags(c, flags, &dev));
+	TRY(edu_open_way(c, flags, &dev));
 	lab_fill(bytes, BYTES, 1);
 	EXPECT(0, edu_write(dev, a.use, bytes, BYTES));
 	err = change(&a);
@@ -152,7 +143,7 @@ static enum verdict races(const struct edu_case *c, unsigned flags, unsigned rou
 	struct edu *dev;
 
 	SYS(madvise(d.at, DISCARDED * PAGE, MADV_NOHUGEPAGE));
-	TRY(open_flags(c, flags, &dev));
+	TRY(edu_open_way(c, flags, &dev));
 	*stale = 0;
 	for (unsigned i = 0; i < rounds; i++)
 		TRY(one_race(dev, &d, stale));

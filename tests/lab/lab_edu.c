@@ -26,15 +26,23 @@ static struct edu_case args[CASES];
 static char names[CASES][64];
 static size_t n_cases;
 
+enum verdict edu_open_way(const struct edu_case *c, unsigned flags, struct edu **dev)
+{
+	struct edu_options options = { .size = sizeof(options),
+				       .way = c->way,
+				       .flags = flags };
+
+	return lab_edu_open(&options, dev);
+}
+
 /* Is the way there? Its skip is one line, and not one for each case. */
 static enum verdict open_and_close(const void *arg)
 {
 	const struct edu_case *c = arg;
-	struct edu_options options = { .size = sizeof(options), .way = c->way };
 	struct edu_stats stats = { .size = sizeof(stats) };
 	struct edu *dev;
 
-	TRY(lab_edu_open(&options, &dev));
+	TRY(edu_open_way(c, 0, &dev));
 	edu_get_stats(dev, &stats);
 	EXPECT(c->way, stats.way);
 	edu_close(dev);

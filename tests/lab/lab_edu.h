@@ -36,6 +36,8 @@ struct edu_case {
 	const struct edu_change *change;
 };
 enum verdict edu_run_kind(const void *edu_case);
+/* The device by the way of c, with EDU_* flags. */
+enum verdict edu_open_way(const struct edu_case *c, unsigned flags, struct edu **dev);
 
 struct edu_change {
 	const char *name;

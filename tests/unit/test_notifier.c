@@ -321,8 +321,11 @@ static void come_and_go_beside_events(void **state)
 		pthread_join(threads[i], &bad);
 		assert_null(bad);
 	}
-	assert_int_equal(hmm_notifier_fence(device.notifier), 0);
-	assert_true(device.events[HMM_EVENT_CLEAR] >= 600);
+	/* On a machine with other work the fence may take what is unread for a storm, say CLEAR
+	 * and return (fence.c); that each is told in the end is what is tried here. */
+	do
+		assert_int_equal(hmm_notifier_fence(device.notifier), 0);
+	while (device.events[HMM_EVENT_CLEAR] < 600);
 	device_close(&device);
 }
 
