@@ -199,6 +199,20 @@ UHMM_API void hmm_log(enum hmm_log_level level, const char *fmt, ...)
  */
 UHMM_API int hmm_fence(struct hmm *hmm, uintptr_t start, size_t length);
 
+/**
+ * hmm_try_fence() - hmm_fence() for those who may not wait
+ * @hmm: own mirror
+ * @start: first address
+ * @length: bytes; 0 is nothing
+ *
+ * The same looks, and 0 means the same (G1). Where hmm_fence() would wait this says so: for a
+ * caller that holds a lock which an invalidate callback takes, and for an event loop.
+ *
+ * Context: any thread, any callback. Locks: any, those that callbacks take included.
+ * Return: 0; -EAGAIN something has changed and is not delivered yet; as hmm_fence() but -EDEADLK.
+ */
+UHMM_API int hmm_try_fence(struct hmm *hmm, uintptr_t start, size_t length);
+
 /* ------------------------------------------------------------- notifier */
 
 /**
@@ -641,6 +655,20 @@ UHMM_API void hmm_access_end(struct hmm *hmm);
  */
 UHMM_API int hmm_access_add(struct hmm *hmm, uintptr_t addr, size_t size, uint64_t operand,
 			    uint64_t *old);
+
+/**
+ * hmm_access_cas() - atomic compare-and-swap at any address
+ * @hmm: own mirror, inside hmm_access_begin()
+ * @addr: aligned to @size
+ * @size: 4 or 8
+ * @expected: stored is @desired if this is there
+ * @desired: what to store
+ * @old: what was there, which is @expected if it was swapped; may be NULL
+ *
+ * As hmm_access_add(). The page is written to in either case.
+ */
+UHMM_API int hmm_access_cas(struct hmm *hmm, uintptr_t addr, size_t size, uint64_t expected,
+			    uint64_t desired, uint64_t *old);
 
 #ifdef __cplusplus
 }

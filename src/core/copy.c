@@ -45,13 +45,26 @@ void hmm_access_end(struct hmm *hmm)
 	hmm->os->access_end();
 }
 
-int hmm_access_add(struct hmm *hmm, uintptr_t addr, size_t size, uint64_t operand, uint64_t *old)
+static int check_atomic(struct hmm *hmm, uintptr_t addr, size_t size)
 {
 	int err = hmm_check(hmm);
 
-	if (err)
-		return err;
-	if ((size != 4 && size != 8) || (addr & (size - 1)))
-		return error_say(-EINVAL, "an atomic is of 4 or 8 bytes, and aligned");
-	return hmm->os->access_add(addr, size, operand, old);
+	if (!err && ((size != 4 && size != 8) || (addr & (size - 1))))
+		err = error_say(-EINVAL, "an atomic is of 4 or 8 bytes, and aligned");
+	return err;
+}
+
+int hmm_access_add(struct hmm *hmm, uintptr_t addr, size_t size, uint64_t operand, uint64_t *old)
+{
+	int err = check_atomic(hmm, addr, size);
+
+	return err ? err : hmm->os->access_add(addr, size, operand, old);
+}
+
+int hmm_access_cas(struct hmm *hmm, uintptr_t addr, size_t size, uint64_t expected,
+		   uint64_t desired, uint64_t *old)
+{
+	int err = check_atomic(hmm, addr, size);
+
+	return err ? err : hmm->os->access_cas(addr, size, expected, desired, old);
 }

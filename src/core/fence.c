@@ -47,23 +47,30 @@ static int lost(struct hmm *hmm)
 	return hmm_check(hmm);
 }
 
-/* One look, steps 1 to 3. 0 quiet; -EAGAIN a change is pending or was just read; -ENODEV. */
-static int look_quiet(struct hmm *hmm, unsigned i)
+/* Steps 1 to 3, waiting for nobody. 0 quiet; -EAGAIN a change is pending or was just read; -ENODEV. */
+static int look_once(struct hmm *hmm, unsigned i)
 {
 	struct gate *gate = &hmm->gate[i];
 	uint32_t seq = gate->seq;
 	int err;
 
-	if (seq & 1) {
-		wait_even(hmm, gate);
-		return hmm->dead ? hmm_check(hmm) : -EAGAIN;
-	}
+	if (seq & 1)
+		return -EAGAIN;
 	err = hmm->os->ctx_probe(&hmm->os_ctx[i]);
 	if (err && err != -EAGAIN)
 		return lost(hmm);
 	/* A system call orders nothing by itself, except on x86. */
 	atomic_thread_fence(memory_order_seq_cst);
 	return !err && gate->seq == seq ? 0 : -EAGAIN;
+}
+
+static int look_quiet(struct hmm *hmm, unsigned i)
+{
+	if (hmm->gate[i].seq & 1) {
+		wait_even(hmm, &hmm->gate[i]);
+		return hmm->dead ? hmm_check(hmm) : -EAGAIN;
+	}
+	return look_once(hmm, i);
 }
 
 /*
@@ -170,6 +177,40 @@ int hmm_fence(struct hmm *hmm, uintptr_t start, size_t length)
 	if (length > UINTPTR_MAX - start)
 		return error_say(-EOVERFLOW, "the range wraps around the end of the address space");
 	return length ? fence_range(hmm, PAGE_DOWN(start), start + length) : 0;
+}
+
+/* Steps 1 to 4 as one look. */
+static int try_context(struct hmm *hmm, unsigned i, bool probe)
+{
+	const struct queue *queue = &hmm->gate[i].queue;
+	int err = probe ? look_once(hmm, i) : 0;
+
+	return !err && queue->done < queue->pushed ? -EAGAIN : err;
+}
+
+int hmm_try_fence(struct hmm *hmm, uintptr_t start, size_t length)
+{
+	uintptr_t end = start + length;
+	struct to_fence to;
+	int err = hmm_check(hmm);
+
+	if (!err && hmm->mm.pid)
+		err = error_say(-EOPNOTSUPP, "an attached process reports no changes");
+	if (!err && length > UINTPTR_MAX - start)
+		err = error_say(-EOVERFLOW, "the range wraps around the end of the address space");
+	if (err || !length)
+		return err;
+	start = PAGE_DOWN(start);
+	to = vmas_to_fence(hmm, start, end);
+	for (unsigned i = 0; !err && i < CONTEXTS; i++)
+		if ((to.probe | to.wait) >> i & 1)
+			err = try_context(hmm, i, to.probe >> i & 1);
+	if (err)
+		return err;
+	if (to.compare)
+		records_compare(hmm, start, end);
+	records_drain(hmm);
+	return hmm->side_queue.done < hmm->side_queue.pushed ? -EAGAIN : 0;
 }
 
 int hmm_notifier_fence(struct hmm_notifier *notifier)

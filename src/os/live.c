@@ -60,6 +60,7 @@ static const struct os_ops live = {
 	.access_begin = live_access_begin,
 	.access_end = live_access_end,
 	.access_add = live_access_add,
+	.access_cas = live_access_cas,
 	.handlers_arm = live_handlers_arm,
 	.wait = live_wait,
 	.wake = live_wake,

@@ -129,6 +129,8 @@ int live_copy_to(const struct os_mm *mm, uintptr_t dst, const void *src, size_t 
 int live_access_begin(void);
 void live_access_end(void);
 int live_access_add(uintptr_t addr, size_t size, uint64_t operand, uint64_t *old);
+int live_access_cas(uintptr_t addr, size_t size, uint64_t expected, uint64_t desired,
+		    uint64_t *old);
 int live_handlers_arm(void);
 
 /* ---- hush.c ---- */

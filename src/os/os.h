@@ -298,6 +298,8 @@ struct os_ops {
 	void (*access_end)(void);
 	/* In a scope. -EFAULT; -EINVAL size, alignment, no scope; -EOPNOTSUPP not x86-64. */
 	int (*access_add)(uintptr_t addr, size_t size, uint64_t operand, uint64_t *old);
+	int (*access_cas)(uintptr_t addr, size_t size, uint64_t expected, uint64_t desired,
+			  uint64_t *old);
 	/* Put our SIGSEGV and SIGBUS handlers in front, if they are not. -ENOBUFS: the
 	 * program has installed more than 32 different ones. */
 	int (*handlers_arm)(void);

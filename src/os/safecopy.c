@@ -137,15 +137,35 @@ void live_access_end(void)
 		mask_change(SIG_BLOCK, scope.blocked);
 }
 
+static bool may_be_atomic(uintptr_t addr, size_t size)
+{
+	return (size == 4 || size == 8) && !(addr & (size - 1)) && scope.depth;
+}
+
 int live_access_add(uintptr_t addr, size_t size, uint64_t operand, uint64_t *old)
 {
 	uint64_t before;
 	int err;
 
-	if ((size != 4 && size != 8) || (addr & (size - 1)) || !scope.depth)
+	if (!may_be_atomic(addr, size))
 		return -EINVAL;
 	err = size == 4 ? safecopy_add4(addr, (uint32_t)operand, &before)
 			: safecopy_add8(addr, operand, &before);
+	if (!err && old)
+		*old = before;
+	return err;
+}
+
+int live_access_cas(uintptr_t addr, size_t size, uint64_t expected, uint64_t desired,
+		    uint64_t *old)
+{
+	uint64_t before;
+	int err;
+
+	if (!may_be_atomic(addr, size))
+		return -EINVAL;
+	err = size == 4 ? safecopy_cas4(addr, (uint32_t)expected, (uint32_t)desired, &before)
+			: safecopy_cas8(addr, expected, desired, &before);
 	if (!err && old)
 		*old = before;
 	return err;
@@ -170,6 +190,12 @@ void live_access_end(void)
 }
 
 int live_access_add(uintptr_t addr, size_t size, uint64_t operand, uint64_t *old)
+{
+	return -EOPNOTSUPP;
+}
+
+int live_access_cas(uintptr_t addr, size_t size, uint64_t expected, uint64_t desired,
+		    uint64_t *old)
 {
 	return -EOPNOTSUPP;
 }

@@ -21,6 +21,8 @@ int safecopy_8(void *dst, const void *src);
 int safecopy_bytes(void *dst, const void *src, size_t length);
 int safecopy_add4(uintptr_t addr, uint32_t operand, uint64_t *old);
 int safecopy_add8(uintptr_t addr, uint64_t operand, uint64_t *old);
+int safecopy_cas4(uintptr_t addr, uint32_t expected, uint32_t desired, uint64_t *old);
+int safecopy_cas8(uintptr_t addr, uint64_t expected, uint64_t desired, uint64_t *old);
 
 extern const char safecopy_text[], safecopy_text_end[], safecopy_fault[];
 extern const char handlers_enter[];

@@ -10,6 +10,7 @@
  *	int safecopy_N(void *dst, const void *src)
  *	int safecopy_bytes(void *dst, const void *src, size_t length)
  *	int safecopy_addN(void *addr, uintN_t operand, uint64_t *old)
+ *	int safecopy_casN(void *addr, uintN_t expected, uintN_t desired, uint64_t *old)
  */
 #if defined(__x86_64__)
 
@@ -83,6 +84,23 @@ function safecopy_add8
 	xorl	%eax, %eax
 	ret
 end safecopy_add8
+
+function safecopy_cas4
+	movl	%esi, %eax
+	lock cmpxchgl %edx, (%rdi)
+	movl	%eax, %eax
+	movq	%rax, (%rcx)
+	xorl	%eax, %eax
+	ret
+end safecopy_cas4
+
+function safecopy_cas8
+	movq	%rsi, %rax
+	lock cmpxchgq %rdx, (%rdi)
+	movq	%rax, (%rcx)
+	xorl	%eax, %eax
+	ret
+end safecopy_cas8
 
 	.globl	safecopy_text_end
 	.hidden	safecopy_text_end

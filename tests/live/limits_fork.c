@@ -85,6 +85,8 @@ static enum verdict all_dead(struct inherited *in)
 	EXPECT(-ENODEV, hmm_copy_to(hmm, start, &value, sizeof(value)));
 	EXPECT(-ENODEV, hmm_access_begin(hmm));
 	EXPECT(-ENODEV, hmm_access_add(hmm, start, 8, 1, NULL));
+	EXPECT(-ENODEV, hmm_access_cas(hmm, start, 8, 1, 2, NULL));
+	EXPECT(-ENODEV, hmm_try_fence(hmm, start, 8));
 	EXPECT(-ENODEV, device_byte(&in->dev, in->at));
 	return PASS;
 }

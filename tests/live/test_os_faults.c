@@ -149,6 +149,16 @@ static void test_one_access(void **state)
 	assert_int_equal(os->access_add((uintptr_t)shared.word + 4, 8, 1, &old), -EINVAL);
 	assert_int_equal(os->access_add((uintptr_t)shared.word, 2, 1, &old), -EINVAL);
 	assert_int_equal(os->access_add(64, 8, 1, &old), -EFAULT);
+
+	*shared.word = UINT64_C(0x100000005);
+	assert_int_equal(os->access_cas((uintptr_t)shared.word, 8, 5, 7, &old), 0);
+	assert_true(old == UINT64_C(0x100000005) && *shared.word == old);
+	assert_int_equal(os->access_cas((uintptr_t)shared.word, 4, 5, UINT64_MAX, &old), 0);
+	assert_true(old == 5 && *shared.word == UINT64_C(0x1ffffffff));
+	assert_int_equal(os->access_cas((uintptr_t)shared.word, 8, *shared.word, 9, NULL), 0);
+	assert_int_equal(*shared.word, 9);
+	assert_int_equal(os->access_cas((uintptr_t)shared.word + 4, 8, 9, 1, &old), -EINVAL);
+	assert_int_equal(os->access_cas(64, 8, 0, 1, &old), -EFAULT);
 	os->access_end();
 	assert_int_equal(os->access_add((uintptr_t)shared.word, 8, 1, &old), -EINVAL);
 	munmap(shared.word, PAGE);

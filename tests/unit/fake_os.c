@@ -540,6 +540,12 @@ static int access_add(uintptr_t addr, size_t size, uint64_t operand, uint64_t *o
 	return copy_check(addr, size, true);
 }
 
+static int access_cas(uintptr_t addr, size_t size, uint64_t expected, uint64_t desired,
+		      uint64_t *old)
+{
+	return copy_check(addr, size, true);
+}
+
 static int handlers_arm(void)
 {
 	return 0;
@@ -636,6 +642,7 @@ const struct os_ops fake_ops = {
 	.access_begin = access_begin,
 	.access_end = access_end,
 	.access_add = access_add,
+	.access_cas = access_cas,
 	.handlers_arm = handlers_arm,
 	.wait = fake_wait,
 	.wake = fake_wake_word,
