@@ -1,0 +1,246 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later OR BSD-2-Clause */
+/*
+ * connection - a client: accepted, fed, ended.
+ *
+ * Every buffer is its own (O4), in one block: WIRE_SLOTS messages, as many answers, `depth`
+ * pieces. As many messages are posted as it may have requests under way.
+ *
+ * It is freed when no worker has work of it, and the queue was found empty after its
+ * endpoint was closed: until then completions that name its memory may come.
+ */
+#include <errno.h>
+#include <string.h>
+#include <time.h>
+
+#include "odp_private.h"
+
+#define ANSWER_BYTES (WIRE_RESPONSE + WIRE_INLINE)
+#define MESSAGES ((size_t)WIRE_SLOTS * WIRE_MAX)
+#define ANSWERS ((size_t)WIRE_SLOTS * ANSWER_BYTES)
+
+/* ---- its memory ---- */
+
+uint8_t *received_buffer(const struct connection *c, unsigned i)
+{
+	return (uint8_t *)c->memory + (size_t)i * WIRE_MAX;
+}
+
+uint8_t *answer_buffer(const struct connection *c, unsigned slot)
+{
+	return (uint8_t *)c->memory + MESSAGES + (size_t)slot * ANSWER_BYTES;
+}
+
+void *connection_desc(const struct connection *c)
+{
+	return c->mr ? fi_mr_desc(c->mr) : NULL;
+}
+
+static int memory_make(struct connection *c)
+{
+	struct odp_target *target = c->target;
+	size_t before = (MESSAGES + ANSWERS + PAGE - 1) & ~(PAGE - 1);
+
+	c->bytes = before + target->depth * target->piece;
+	c->memory = hmm_alloc(c->bytes);
+	if (!c->memory)
+		return -ENOMEM;
+	for (unsigned i = 0; i < target->depth; i++)
+		c->piece[i].buffer = (uint8_t *)c->memory + before + i * target->piece;
+	return fabric_wants_local(&target->fabric)
+		       ? fabric_register(&target->fabric, c->memory, c->bytes,
+					 FI_SEND | FI_RECV | FI_READ | FI_WRITE, &c->mr)
+		       : 0;
+}
+
+static void tags_make(struct connection *c)
+{
+	for (unsigned i = 0; i < WIRE_SLOTS; i++) {
+		c->received[i] = (struct tag){ .of = c, .what = TAG_RECEIVED, .index = i };
+		c->job[i].tag = (struct tag){ .of = c, .what = TAG_ANSWER, .index = i };
+	}
+	for (unsigned i = 0; i < DEPTH_MAX; i++)
+		c->piece[i].tag = (struct tag){ .of = c, .what = TAG_PIECE, .index = i };
+	c->hello = (struct tag){ .of = c, .what = TAG_HELLO };
+}
+
+static void destroy(struct connection *c)
+{
+	if (c->mr)
+		fi_close(&c->mr->fid);
+	hmm_free(c->memory, c->bytes);
+	hmm_free(c, sizeof(*c));
+}
+
+/* ---- messages ---- */
+
+void receive_again(struct connection *c, unsigned i)
+{
+	ssize_t err = fi_recv(c->ep, received_buffer(c, i), WIRE_MAX, connection_desc(c), 0,
+			      &c->received[i]);
+
+	c->unposted &= ~(1u << i);
+	if (!err)
+		return;
+	if (err != -FI_EAGAIN) {
+		connection_end(c, "no message can be received", false);
+		return;
+	}
+	c->unposted |= 1u << i;
+	c->target->again = true;
+}
+
+/* The first message is ours. Its buffer is that of answer 0, which nobody has asked for yet. */
+static void greet(struct connection *c)
+{
+	uint8_t *at = answer_buffer(c, 0);
+	ssize_t err = fi_send(c->ep, at, wire_put_hello(at), connection_desc(c), 0, &c->hello);
+
+	if (!err)
+		c->greeted = true;
+	else if (err == -FI_EAGAIN)
+		c->target->again = true;
+	else
+		connection_end(c, "it cannot be greeted", false);
+}
+
+void connection_completed(struct tag *tag, size_t length)
+{
+	struct connection *c = tag->of;
+
+	if (c->closing)
+		return;
+	switch (tag->what) {
+	case TAG_RECEIVED:
+		if (!job_begin(c, tag->index, received_buffer(c, tag->index), length))
+			connection_end(c, "it breaks the protocol", true);
+		break;
+	case TAG_HELLO:
+		break;
+	case TAG_ANSWER:
+		job_answered(c, &c->job[tag->index]);
+		break;
+	case TAG_PIECE:
+		job_travelled(c, &c->piece[tag->index]);
+		break;
+	}
+}
+
+void connection_pump(struct connection *c)
+{
+	for (unsigned i = 0; i < WIRE_SLOTS && !c->closing; i++)
+		if (c->unposted >> i & 1)
+			receive_again(c, i);
+	if (!c->closing && c->connected && !c->greeted)
+		greet(c);
+	if (!c->closing && c->greeted)
+		jobs_pump(c);
+}
+
+/* ---- its life ---- */
+
+uint64_t now_ns(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
+}
+
+static int open_endpoint(struct connection *c, struct fi_info *info)
+{
+	int err = fabric_endpoint(&c->target->fabric, info, c, &c->ep);
+
+	for (unsigned i = 0; i < WIRE_SLOTS && !err && !c->closing; i++)
+		receive_again(c, i);
+	if (err || c->closing)
+		return err ? err : -EIO;
+	return fabric_errno(fi_accept(c->ep, NULL, 0));
+}
+
+static struct connection *make(struct odp_target *target, struct fi_info *info)
+{
+	struct connection *c = hmm_alloc(sizeof(*c));
+	int err;
+
+	if (!c)
+		return NULL;
+	c->target = target;
+	c->since = now_ns();
+	tags_make(c);
+	err = memory_make(c);
+	if (!err)
+		err = open_endpoint(c, info);
+	if (!err)
+		return c;
+	if (c->ep)
+		fi_close(&c->ep->fid);
+	destroy(c);
+	return NULL;
+}
+
+void connection_accept(struct odp_target *target, struct fi_eq_cm_entry *request,
+		       size_t data_length)
+{
+	struct connection *c = NULL;
+
+	/* What is not one of ours costs nothing. */
+	if (wire_get_connect(request->data, data_length) &&
+	    target->count.clients < target->max_clients)
+		c = make(target, request->info);
+	if (c) {
+		c->next = target->connections;
+		target->connections = c;
+		target->count.clients++;
+		target->count.accepted++;
+	} else {
+		fi_reject(target->pep, request->info->handle, NULL, 0);
+		target->count.refused++;
+	}
+	fi_freeinfo(request->info);
+}
+
+void connection_up(struct connection *c)
+{
+	c->connected = true;
+}
+
+void connection_end(struct connection *c, const char *why, bool broken)
+{
+	struct odp_target *target = c->target;
+	struct connection **at = &target->connections;
+
+	if (c->closing)
+		return;
+	c->closing = true;
+	hmm_log(HMM_LOG_INFO, "odp: a connection ends: %s", why);
+	target->count.broken += broken;
+	while (*at && *at != c)
+		at = &(*at)->next;
+	if (!*at)
+		return; /* it is not one yet: make() */
+	*at = c->next;
+	c->next = target->ended;
+	target->ended = c;
+	target->count.clients--;
+}
+
+void connections_free(struct odp_target *target)
+{
+	struct connection **at = &target->ended;
+
+	while (*at) {
+		struct connection *c = *at;
+
+		if (c->ep) {
+			fi_shutdown(c->ep, 0);
+			fi_close(&c->ep->fid);
+			c->ep = NULL; /* what it had on the queue is read before the next time */
+			at = &c->next;
+		} else if (c->works) {
+			at = &c->next;
+		} else {
+			*at = c->next;
+			destroy(c);
+		}
+	}
+}
