@@ -83,8 +83,9 @@ static const struct argp argp = {
 	.parser = parse,
 	.args_doc = "-- PROGRAM [ARGUMENT...]",
 	.doc = "Run PROGRAM; whoever has the key reaches all of its memory, now and later. It "
-	       "need not know of it: it is served by threads of a preloaded library. What it "
-	       "executes or forks is not served.\vThe key is all that protects the memory, "
+	       "need not know of it: it is served by threads of a preloaded library. Its children "
+	       "are not served; when it executes another program in its place, that is, with "
+	       "a new key.\vThe key is all that protects the memory, "
 	       "and it crosses the network as it is: listen on networks that you trust. "
 	       "Exit status: the program's; 125 if it could not be served.",
 };
@@ -211,14 +212,15 @@ static bool set(const char *name, const char *value)
 static bool set_all(const struct options *options, const char *file, const char *library)
 {
 	const char *others = getenv("LD_PRELOAD");
-	char *list;
+	char *list, pid[16];
 	bool done;
 
+	snprintf(pid, sizeof(pid), "%d", (int)getpid());
 	if (asprintf(&list, "%s%s%s", library, others && *others ? ":" : "",
 		     others ? others : "") < 0)
 		return false;
 	done = set("UHMM_ODP_SERVE", options->listen) && set("UHMM_ODP_FILE", file) &&
-	       set("UHMM_ODP_ACCESS", options->access) && set("LD_PRELOAD", list);
+	       set("UHMM_ODP_PID", pid) && set("UHMM_ODP_ACCESS", options->access) && set("LD_PRELOAD", list);
 	free(list);
 	return done;
 }

@@ -202,6 +202,7 @@ void connection_accept(struct odp_target *target, struct fi_eq_cm_entry *request
 void connection_up(struct connection *c)
 {
 	c->connected = true;
+	fabric_not_for_others(&c->ep->fid);
 }
 
 void connection_end(struct connection *c, const char *why, bool broken)

@@ -2,10 +2,15 @@
 /*
  * fabric - libfabric's objects, made and ended.
  */
+#include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
+#include <netinet/in.h>
 #include <poll.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 
 #include "fabric.h"
 #include "wire.h"
@@ -185,4 +190,38 @@ int fabric_endpoint(struct fabric *f, struct fi_info *info, void *context, struc
 	}
 	*out = ep;
 	return 0;
+}
+
+static bool is_at(int fd, const struct sockaddr_in6 *where)
+{
+	struct sockaddr_in6 at = { 0 };
+	socklen_t length = sizeof(at);
+
+	/* IPv4 has its port at the same place. */
+	return !getsockname(fd, (struct sockaddr *)&at, &length) &&
+	       at.sin6_family == where->sin6_family && at.sin6_port == where->sin6_port;
+}
+
+/* Providers make their sockets without CLOEXEC and do not tell which they are; the name does. It
+ * is looked at right before, so only a descriptor that the program closes and opens anew in
+ * between could be taken for it. */
+void fabric_not_for_others(struct fid *endpoint)
+{
+	struct sockaddr_in6 where = { 0 };
+	size_t length = sizeof(where);
+	struct dirent *entry;
+	DIR *dir;
+
+	if (fi_getname(endpoint, &where, &length) ||
+	    (where.sin6_family != AF_INET && where.sin6_family != AF_INET6) || !where.sin6_port)
+		return;
+	dir = opendir("/proc/self/fd");
+	while (dir && (entry = readdir(dir))) {
+		int fd = atoi(entry->d_name);
+
+		if (*entry->d_name != '.' && is_at(fd, &where))
+			fcntl(fd, F_SETFD, FD_CLOEXEC);
+	}
+	if (dir)
+		closedir(dir);
 }

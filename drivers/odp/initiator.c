@@ -337,6 +337,7 @@ static void connection_event(struct odp *odp)
 		give_up(odp, odp->connected ? -ECONNRESET : -ECONNREFUSED);
 	} else if (n >= (ssize_t)sizeof(entry) && event == FI_CONNECTED) {
 		odp->connected = true;
+		fabric_not_for_others(&odp->ep->fid);
 	} else if (n >= (ssize_t)sizeof(entry) && event == FI_SHUTDOWN) {
 		give_up(odp, odp->connected ? -ECONNRESET : -ECONNREFUSED);
 	}

@@ -193,7 +193,10 @@ static int listen_at(struct odp_target *target, const struct odp_place *place)
 		err = fi_pep_bind(target->pep, &f->eq->fid, 0);
 	if (!err)
 		err = fi_listen(target->pep);
-	return err ? fabric_errno(err) : name(target, place);
+	if (err)
+		return fabric_errno(err);
+	fabric_not_for_others(&target->pep->fid);
+	return name(target, place);
 }
 
 static int threads_start(struct odp_target *target)
