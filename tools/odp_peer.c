@@ -194,6 +194,9 @@ static const char *why_not_connected(int err)
 		       "address";
 	case -ECONNREFUSED:
 		return "nobody serves there, or too many clients: does the program still run?";
+	case -EHOSTUNREACH:
+	case -ENETUNREACH:
+		return "there is no way to that host (ip route get, ip link)";
 	case -ETIMEDOUT:
 		return "no answer; is the host reachable? (--timeout)";
 	case -EPROTO:

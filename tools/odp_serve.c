@@ -219,8 +219,11 @@ static bool set_all(const struct options *options, const char *file, const char 
 	if (asprintf(&list, "%s%s%s", library, others && *others ? ":" : "",
 		     others ? others : "") < 0)
 		return false;
-	done = set("UHMM_ODP_SERVE", options->listen) && set("UHMM_ODP_FILE", file) &&
-	       set("UHMM_ODP_PID", pid) && set("UHMM_ODP_ACCESS", options->access) && set("LD_PRELOAD", list);
+	/* Where libfabric knows PSM, a constructor of that catches the program's signals, SIGTERM
+	 * too, unless it is told not to. */
+	done = set("IPATH_NO_BACKTRACE", "1") && set("UHMM_ODP_SERVE", options->listen) &&
+	       set("UHMM_ODP_FILE", file) && set("UHMM_ODP_PID", pid) &&
+	       set("UHMM_ODP_ACCESS", options->access) && set("LD_PRELOAD", list);
 	free(list);
 	return done;
 }

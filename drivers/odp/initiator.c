@@ -324,6 +324,19 @@ static void completed(struct odp *odp, const struct fi_cq_msg_entry *entry)
 			odp->slot[i].sending = false;
 }
 
+/* The provider's error while connecting: no way there, or nobody there. */
+static int refused(int err)
+{
+	switch (err) {
+	case EHOSTUNREACH:
+	case ENETUNREACH:
+	case ETIMEDOUT:
+		return -err;
+	default:
+		return -ECONNREFUSED;
+	}
+}
+
 static void connection_event(struct odp *odp)
 {
 	struct fi_eq_cm_entry entry;
@@ -334,7 +347,7 @@ static void connection_event(struct odp *odp)
 		struct fi_eq_err_entry error = { 0 };
 
 		fi_eq_readerr(odp->fabric.eq, &error, 0);
-		give_up(odp, odp->connected ? -ECONNRESET : -ECONNREFUSED);
+		give_up(odp, odp->connected ? -ECONNRESET : refused(error.err));
 	} else if (n >= (ssize_t)sizeof(entry) && event == FI_CONNECTED) {
 		odp->connected = true;
 		fabric_not_for_others(&odp->ep->fid);
