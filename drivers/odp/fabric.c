@@ -159,7 +159,7 @@ uint64_t fabric_remote(const struct fabric *f, uintptr_t start, uintptr_t at)
 	return f->info->domain_attr->mr_mode & FI_MR_VIRT_ADDR ? at : at - start;
 }
 
-void fabric_wait(struct fabric *f, int other_fd, int timeout_ms)
+bool fabric_wait(struct fabric *f, int other_fd, int timeout_ms)
 {
 	struct fid *fids[] = { &f->cq->fid, &f->eq->fid };
 	struct pollfd fds[] = { { .fd = f->cq_fd, .events = POLLIN },
@@ -167,9 +167,9 @@ void fabric_wait(struct fabric *f, int other_fd, int timeout_ms)
 				{ .fd = other_fd, .events = POLLIN } };
 
 	/* Something came since it was last read, or the provider has to be driven. */
-	if (fi_trywait(f->fabric, fids, 2))
-		return;
-	poll(fds, other_fd < 0 ? 2 : 3, timeout_ms);
+	if (fi_trywait(f->fabric, fids, 2) || poll(fds, other_fd < 0 ? 2 : 3, timeout_ms) <= 0)
+		return true;
+	return !((fds[0].revents | fds[1].revents | fds[2].revents) & POLLNVAL);
 }
 
 int fabric_endpoint(struct fabric *f, struct fi_info *info, void *context, struct fid_ep **out)

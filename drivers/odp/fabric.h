@@ -49,8 +49,9 @@ bool fabric_wants_local(const struct fabric *f);
 /* How a peer names an address in a registration that begins at `start`. */
 uint64_t fabric_remote(const struct fabric *f, uintptr_t start, uintptr_t at);
 
-/* Sleep until a queue has something, or other_fd (-1: none) is readable, or the time is up. */
-void fabric_wait(struct fabric *f, int other_fd, int timeout_ms);
+/* Sleep until a queue has something, or other_fd (-1: none) is readable, or the time is up.
+ * false: the program has closed our descriptors; their numbers are for others now. */
+bool fabric_wait(struct fabric *f, int other_fd, int timeout_ms);
 
 /* An endpoint on both queues, enabled; `info`: of the connection request, or NULL. */
 int fabric_endpoint(struct fabric *f, struct fi_info *info, void *context,

@@ -388,8 +388,8 @@ static void wait_for_more(struct odp *odp)
 		if (now - began < SPIN_NS)
 			continue;
 		connection_event(odp);
-		if (!odp->failed)
-			fabric_wait(&odp->fabric, -1, 100);
+		if (!odp->failed && !fabric_wait(&odp->fabric, -1, 100))
+			give_up(odp, -ECONNRESET);
 	}
 }
 
@@ -572,8 +572,8 @@ static int wait_greeting(struct odp *odp)
 		}
 		connection_event(odp);
 		progress(odp);
-		if (!odp->failed && !odp->connected)
-			fabric_wait(&odp->fabric, -1, 100);
+		if (!odp->failed && !odp->connected && !fabric_wait(&odp->fabric, -1, 100))
+			give_up(odp, -ECONNRESET);
 		if (now_ns() - odp->heard > odp->timeout_ms * UINT64_C(1000000))
 			give_up(odp, -ETIMEDOUT);
 	}

@@ -99,10 +99,13 @@ __attribute__((constructor)) static void served(void)
 	if (!pid)
 		unsetenv("UHMM_ODP_SERVE");
 	err = where ? serve(where) : -ENOMEM;
-	free(where);
-	if (!err)
+	if (!err) {
+		free(where);
 		return;
+	}
 	/* It was asked to be reachable, and is not: it shall not run as if it were. */
-	fprintf(stderr, "uhmm odp: this program cannot be served: %s\n", hmm_strerror(err));
+	fprintf(stderr, "uhmm odp: this program cannot be served at %s: %s\n", where,
+		err == -ENODEV ? "libfabric has no such provider here (fi_info -l)"
+			       : hmm_strerror(err));
 	_exit(125);
 }

@@ -120,7 +120,11 @@ static void *fabric_thread(void *arg)
 	eventfd_t value;
 
 	while (!target->stop) {
-		fabric_wait(&target->fabric, target->wake, sleep_ms(target));
+		if (!fabric_wait(&target->fabric, target->wake, sleep_ms(target))) {
+			hmm_log(HMM_LOG_ERROR, "odp: the program has closed the target's "
+					       "descriptors; nobody is served any more");
+			break;
+		}
 		eventfd_read(target->wake, &value);
 		target->again = false;
 		while (one_event(target))

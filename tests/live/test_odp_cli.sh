@@ -171,6 +171,13 @@ else
 	skip "python" "there is none on this machine"
 fi
 
+rm -f "$dir/f"
+says "no such interface" 125 "at tcp://192.0.2.1:7: Cannot assign" "$uhmm" odp serve -f "$dir/f" \
+	-l tcp://192.0.2.1:7 -- true
+says "no such provider there" 125 "no such provider" "$uhmm" odp serve -f "$dir/f" \
+	-l none://127.0.0.1:0 -- true
+says "its directory is not there" 125 "No such file" "$uhmm" odp serve -f "$dir/none/f" -- true
+
 static=/sbin/ldconfig
 if [ -x $static ] && ldd $static 2>&1 | grep -q "not a dynamic\|statically"; then
 	says "a static program is refused" 1 "linked statically" "$uhmm" odp serve -- $static -p
