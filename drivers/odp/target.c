@@ -147,8 +147,8 @@ static int take_options(struct odp_target *target, const struct odp_target_optio
 	for (size_t i = sizeof(o); given && i < given->size; i++)
 		if (((const char *)given)[i])
 			return -E2BIG;
-	target->piece = o.piece ? o.piece : (size_t)256 << 10;
-	target->depth = o.depth ? o.depth : 4;
+	target->piece = o.piece ? o.piece : (size_t)64 << 10;
+	target->depth = o.depth ? o.depth : 8;
 	target->max_clients = o.max_clients ? o.max_clients : 64;
 	target->n_workers = o.workers ? o.workers : 2;
 	if (target->piece < PAGE || target->piece > PIECE_MAX ||

@@ -64,8 +64,8 @@ UHMM_API int odp_key_parse(struct odp_key *key, const char *text);
  * @service: port; NULL: any that is free
  * @max_clients: connections at a time; more are refused; 0: 64
  * @piece: bytes; a transfer goes in pieces of at most so many, which fault and travel at the
- *	same time; a power of two from 4096 to 4 MiB; 0: 256 KiB
- * @depth: pieces on their way for each connection, 1 to 16; 0: 4. A connection has
+ *	same time; a power of two from 4096 to 4 MiB; 0: 64 KiB
+ * @depth: pieces on their way for each connection, 1 to 16; 0: 8. A connection has
  *	@piece times @depth bytes of memory
  * @workers: threads that serve page faults, 1 to 16; 0: 2
  */
