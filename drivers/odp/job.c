@@ -56,7 +56,7 @@ static void try_send(struct connection *c, struct job *job)
 	unsigned slot = slot_of(c, job);
 	uint8_t *at = answer_buffer(c, slot);
 	size_t n = wire_put_response(at, &job->answer) + job->answer.length;
-	ssize_t err = fi_send(c->ep, at, n, connection_desc(c), 0, &job->tag);
+	ssize_t err = fi_send(c->ep, at, n, connection_desc(c), c->peer, &job->tag);
 
 	if (!err)
 		job->sent = true;
@@ -136,11 +136,11 @@ static void travel(struct connection *c, struct job *job, struct piece *piece)
 	ssize_t err;
 
 	if (r->code == ODP_GET)
-		err = fi_write(c->ep, piece->buffer, piece->length, connection_desc(c), 0, there,
-			       r->buffer_key, &piece->tag);
+		err = fi_write(c->ep, piece->buffer, piece->length, connection_desc(c), c->peer,
+			       there, r->buffer_key, &piece->tag);
 	else
-		err = fi_read(c->ep, piece->buffer, piece->length, connection_desc(c), 0, there,
-			      r->buffer_key, &piece->tag);
+		err = fi_read(c->ep, piece->buffer, piece->length, connection_desc(c), c->peer,
+			      there, r->buffer_key, &piece->tag);
 	piece->state = err ? PIECE_WAITS : PIECE_TRAVELS;
 	if (err == -FI_EAGAIN)
 		c->target->again = true;
@@ -462,17 +462,20 @@ static bool has_pieces(const struct job *job)
 	       (job->request.code == ODP_GET || job->request.code == ODP_PUT);
 }
 
-void jobs_pump(struct connection *c)
+bool jobs_pump(struct connection *c)
 {
 	struct job *job;
+	bool some = false;
 
 	for (unsigned i = 0; i < c->target->depth && !c->closing; i++)
 		if (c->piece[i].state == PIECE_WAITS)
 			travel(c, &c->job[c->piece[i].slot], &c->piece[i]);
 	for (uint64_t after = 0; !c->closing && (job = oldest(c, after)); after = job->number) {
+		some = true;
 		if (has_pieces(job))
 			run_pieces(c, job);
 		else if (job->state == JOB_ANSWERS && !job->sent)
 			try_send(c, job);
 	}
+	return some;
 }

@@ -41,6 +41,7 @@
 #define CLIENTS_MAX 1024u
 #define DEPTH_MAX 16u
 #define WORKERS_MAX 16u
+#define CALLS 8u /* introductions at a time */
 #define PIECE_MAX ((size_t)4 << 20)
 #define ADVICE_STEP ((size_t)16 << 20) /* bytes; then others have their turn */
 
@@ -97,7 +98,7 @@ struct work {
 struct tag {
 	struct fi_context2 provider; /* first: the provider's own */
 	struct connection *of;
-	enum { TAG_RECEIVED, TAG_HELLO, TAG_ANSWER, TAG_PIECE } what;
+	enum { TAG_RECEIVED, TAG_HELLO, TAG_ANSWER, TAG_PIECE, TAG_CALL } what;
 	unsigned index;
 };
 
@@ -137,6 +138,8 @@ struct connection {
 	struct odp_target *target;
 	struct connection *next;
 	struct fid_ep *ep;
+	fi_addr_t peer; /* without connections: the initiator's; else 0 */
+	int process;	/* likewise: a pidfd; -1 */
 	bool connected, greeted, closing;
 	uint64_t since; /* ns: when it was accepted */
 	unsigned works; /* that workers have */
@@ -154,7 +157,11 @@ struct odp_target {
 	struct hmm *hmm;
 	pid_t pid;
 	struct fabric fabric;
-	struct fid_pep *pep;
+	struct fid_pep *pep;	  /* of a provider with connections; else */
+	struct fid_ep *reception; /* where initiators introduce themselves */
+	uint8_t (*calls)[WIRE_NAMED]; /* what they send there */
+	struct tag call[CALLS];
+	uint64_t looked; /* ns: whether peers' processes live */
 	char address[192];
 	size_t piece;
 	unsigned depth, max_clients, n_workers;
@@ -214,19 +221,23 @@ bool job_begin(struct connection *c, unsigned received, const void *message, siz
 void job_worked(struct connection *c, struct work *work);
 void job_travelled(struct connection *c, struct piece *piece);
 void job_answered(struct connection *c, struct job *job);
-/* Everything that can go on. */
-void jobs_pump(struct connection *c);
+/* Everything that can go on. true: there are some. */
+bool jobs_pump(struct connection *c);
 
 /* ---- connection.c; all in the fabric's thread ---- */
 void connection_accept(struct odp_target *target, struct fi_eq_cm_entry *request,
 		       size_t data_length);
+/* Without connections: somebody introduces himself. */
+void connection_called(struct odp_target *target, const void *message, size_t length);
 void connection_up(struct connection *c);
+/* Does the peer's process live? */
+bool connection_lives(const struct connection *c);
 void connection_end(struct connection *c, const char *why, bool broken);
 /* Those that have ended: endpoints are closed, and what the last call closed is freed. Between two
  * calls the queue of completions is read until it is empty. */
 void connections_free(struct odp_target *target);
-/* Everything that can go on. */
-void connection_pump(struct connection *c);
+/* Everything that can go on. true: there are requests under way. */
+bool connection_pump(struct connection *c);
 uint64_t now_ns(void);
 void connection_completed(struct tag *tag, size_t length);
 void *connection_desc(const struct connection *c);
