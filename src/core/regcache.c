@@ -69,27 +69,30 @@ static void over_stale(struct hmm_region *r)
 
 /* ---- get and put ---- */
 
-struct hmm_region *regcache_find(struct hmm_regcache *cache, uintptr_t addr, uintptr_t end,
-				 unsigned access)
+bool region_hold(struct hmm_region *r, uintptr_t addr, uintptr_t end, unsigned access)
 {
-	struct hmm_region *r = (void *)(uintptr_t)uhmm_ptable_lookup(&cache->table, addr);
-	uint64_t state;
-
-	if (!r)
-		return NULL;
 	/* It may be over, and another one by now: what it is now is what counts. */
-	state = atomic_fetch_add_explicit(&r->state, REGION_REF + REGION_GET,
-					  memory_order_acquire);
+	uint64_t state = atomic_fetch_add_explicit(&r->state, REGION_REF + REGION_GET,
+						   memory_order_acquire);
+
 	if (__builtin_expect((state >> REGION_GET_SHIFT & COUNT_MASK) == COUNT_MASK, 0))
 		region_count(r);
 	if (__builtin_expect((state & REGION_LIVE) && r->start <= addr && end <= r->end &&
 			     !(access & ~r->access), 1)) {
-		if (__builtin_expect(!cache->pinned, 1) || pins_hold(r, addr, end))
-			return r;
+		if (__builtin_expect(!r->cache->pinned, 1) || pins_hold(r, addr, end))
+			return true;
 		over_stale(r);
 	}
 	region_drop(r, REGION_REF + REGION_GET);
-	return NULL;
+	return false;
+}
+
+struct hmm_region *regcache_find(struct hmm_regcache *cache, uintptr_t addr, uintptr_t end,
+				 unsigned access)
+{
+	struct hmm_region *r = (void *)(uintptr_t)uhmm_ptable_lookup(&cache->table, addr);
+
+	return r && region_hold(r, addr, end, access) ? r : NULL;
 }
 
 static int fence(struct hmm *hmm, uintptr_t addr, size_t length)

@@ -132,7 +132,12 @@ static inline uint64_t region_drop(struct hmm_region *region, uint64_t what)
 }
 
 /* ---- regcache.c ---- */
-/* A live region that covers [addr, end) and, if it is pinned, is what a CPU finds; held. NULL. */
+/*
+ * Is it live, does it cover [addr, end) and, if it is pinned, is it what a CPU finds there? Then it
+ * is held. Where the pointer was read does not matter, nor when.
+ */
+bool region_hold(struct hmm_region *region, uintptr_t addr, uintptr_t end, unsigned access);
+/* One that is; NULL. */
 struct hmm_region *regcache_find(struct hmm_regcache *cache, uintptr_t addr, uintptr_t end,
 				 unsigned access);
 
