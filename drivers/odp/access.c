@@ -106,15 +106,19 @@ static int do_access(struct hmm *hmm, struct access *a)
 static int access_mapped(struct odp_region *region, struct access *a)
 {
 	struct hmm *hmm = region->target->hmm;
+	bool scope;
 	int err;
 
 	if (!is_mapped(region, a))
 		return -EAGAIN;
-	err = hmm_access_begin(hmm);
+	/* A short copy is one system call, a scope is four. */
+	scope = a->length > PAGE || a->kind == ACCESS_ADD || a->kind == ACCESS_SWAP;
+	err = scope ? hmm_access_begin(hmm) : 0;
 	if (err)
 		return err;
 	err = do_access(hmm, a);
-	hmm_access_end(hmm);
+	if (scope)
+		hmm_access_end(hmm);
 	return err;
 }
 

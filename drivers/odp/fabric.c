@@ -241,7 +241,7 @@ static void short_sleep(struct fabric *f, int other_fd)
 	ppoll(&other, other_fd >= 0, &time, NULL);
 }
 
-void fabric_wait(struct fabric *f, int other_fd, int timeout_ms)
+bool fabric_wait(struct fabric *f, int other_fd, int timeout_ms)
 {
 	struct fid *fids[] = { &f->cq->fid, f->eq ? &f->eq->fid : NULL };
 	struct pollfd fds[] = { { .fd = f->cq_fd, .events = POLLIN },
@@ -250,12 +250,13 @@ void fabric_wait(struct fabric *f, int other_fd, int timeout_ms)
 
 	if (!fabric_has_connections(f)) {
 		short_sleep(f, other_fd);
-		return;
+		return true;
 	}
 	/* Something came since it was last read, or the provider has to be driven. */
 	if (fi_trywait(f->fabric, fids, 2))
-		return;
+		return true;
 	poll(fds, other_fd < 0 ? 2 : 3, timeout_ms);
+	return fds[2].revents;
 }
 
 int fabric_endpoint(struct fabric *f, struct fi_info *info, void *context, struct fid_ep **out)

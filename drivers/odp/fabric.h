@@ -78,8 +78,9 @@ static inline void fabric_came(struct fabric *f)
 	f->idle = 0;
 }
 
-/* Sleep until a queue has something, or other_fd (-1: none) is readable, or the time is up. */
-void fabric_wait(struct fabric *f, int other_fd, int timeout_ms);
+/* Sleep until a queue has something, or other_fd (-1: none) is readable, or the time is up. true:
+ * other_fd may be. */
+bool fabric_wait(struct fabric *f, int other_fd, int timeout_ms);
 
 /* An endpoint on both queues, enabled; `info`: of the connection request, or NULL. */
 int fabric_endpoint(struct fabric *f, struct fi_info *info, void *context,

@@ -147,8 +147,8 @@ static void *fabric_thread(void *arg)
 	eventfd_t value;
 
 	while (!target->stop) {
-		fabric_wait(&target->fabric, target->wake, sleep_ms(target));
-		eventfd_read(target->wake, &value);
+		if (fabric_wait(&target->fabric, target->wake, sleep_ms(target)))
+			eventfd_read(target->wake, &value);
 		target->again = false;
 		while (target->fabric.eq && one_event(target))
 			;

@@ -147,7 +147,7 @@ static int list_once(struct tasks *tasks, int dir, pid_t except,
 		     int (*look)(struct task *task))
 {
 	_Alignas(struct entry) char text[LISTED];
-	unsigned told = 0, all;
+	unsigned told = 0, all = 0;
 	long got;
 	int err = 0;
 
