@@ -186,6 +186,11 @@ int odp_region_advise(struct odp_region *region, uintptr_t start, size_t length,
 	return err;
 }
 
+uint64_t odp_region_lookup(const struct odp_region *region, const void *addr)
+{
+	return uhmm_ptable_lookup(&region->table, (uintptr_t)addr);
+}
+
 void odp_region_get_stats(struct odp_region *region, struct odp_region_stats *stats)
 {
 	struct odp_region_stats all = {

@@ -153,6 +153,9 @@ enum odp_advice {
 UHMM_API int odp_region_advise(struct odp_region *region, uintptr_t start, size_t length,
 			       enum odp_advice advice, bool flush);
 
+/** odp_region_lookup() - the page table's entry as it is now (HMM_PFN_*), 0 if none; no fence */
+UHMM_API uint64_t odp_region_lookup(const struct odp_region *region, const void *addr);
+
 /** struct odp_region_stats - pages, counted since create (mlx5: page_faults, ...) */
 struct odp_region_stats {
 	size_t size;
