@@ -270,10 +270,11 @@ void odp_target_close(struct odp_target *target)
 	target->stop = true;
 	eventfd_write(target->wake, 1);
 	pthread_join(target->thread, NULL);
-	workers_stop(target);
-	worked(target);
+	/* First: what a worker hands back must not begin anything, for nobody would do it. */
 	while (target->connections)
 		connection_end(target->connections, "the target closes", false);
+	workers_stop(target);
+	worked(target);
 	while (target->ended) {
 		connections_free(target);
 		completions(target);
