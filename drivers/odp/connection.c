@@ -157,6 +157,7 @@ static int open_endpoint(struct connection *c, struct fi_info *info)
 	return fabric_errno(fi_accept(c->ep, NULL, 0));
 }
 
+/* NULL: the request is still to be refused. Else one of the two lists has it. */
 static struct connection *make(struct odp_target *target, struct fi_info *info)
 {
 	struct connection *c = hmm_alloc(sizeof(*c));
@@ -170,12 +171,19 @@ static struct connection *make(struct odp_target *target, struct fi_info *info)
 	err = memory_make(c);
 	if (!err)
 		err = open_endpoint(c, info);
-	if (!err)
-		return c;
-	if (c->ep)
-		fi_close(&c->ep->fid);
-	destroy(c);
-	return NULL;
+	if (!c->ep) {
+		destroy(c);
+		return NULL;
+	}
+	/* Its endpoint has the request now, and messages are posted that have completions. */
+	c->next = target->connections;
+	target->connections = c;
+	target->count.clients++;
+	if (err) {
+		c->closing = false;
+		connection_end(c, "it cannot be accepted", false);
+	}
+	return c;
 }
 
 void connection_accept(struct odp_target *target, struct fi_eq_cm_entry *request,
@@ -187,15 +195,12 @@ void connection_accept(struct odp_target *target, struct fi_eq_cm_entry *request
 	if (wire_get_connect(request->data, data_length) &&
 	    target->count.clients < target->max_clients)
 		c = make(target, request->info);
-	if (c) {
-		c->next = target->connections;
-		target->connections = c;
-		target->count.clients++;
-		target->count.accepted++;
-	} else {
+	if (!c)
 		fi_reject(target->pep, request->info->handle, NULL, 0);
+	if (c && !c->closing)
+		target->count.accepted++;
+	else
 		target->count.refused++;
-	}
 	fi_freeinfo(request->info);
 }
 
@@ -217,7 +222,7 @@ void connection_end(struct connection *c, const char *why, bool broken)
 	while (*at && *at != c)
 		at = &(*at)->next;
 	if (!*at)
-		return; /* it is not one yet: make() */
+		return; /* make() will */
 	*at = c->next;
 	c->next = target->ended;
 	target->ended = c;
