@@ -86,7 +86,7 @@ void receive_again(struct connection *c, unsigned i)
 		return;
 	}
 	c->unposted |= 1u << i;
-	c->target->again = true;
+	c->again = true;
 }
 
 /* The first message is ours. Its buffer is that of answer 0, which nobody has asked for yet. */
@@ -98,7 +98,7 @@ static void greet(struct connection *c)
 	if (!err)
 		c->greeted = true;
 	else if (err == -FI_EAGAIN)
-		c->target->again = true;
+		c->again = true;
 	else
 		connection_end(c, "it cannot be greeted", false);
 }
@@ -127,6 +127,7 @@ void connection_completed(struct tag *tag, size_t length)
 
 void connection_pump(struct connection *c)
 {
+	c->again = false;
 	for (unsigned i = 0; i < WIRE_SLOTS && !c->closing; i++)
 		if (c->unposted >> i & 1)
 			receive_again(c, i);

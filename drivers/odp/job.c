@@ -61,7 +61,7 @@ static void try_send(struct connection *c, struct job *job)
 	if (!err)
 		job->sent = true;
 	else if (err == -FI_EAGAIN)
-		c->target->again = true;
+		c->again = true;
 	else
 		connection_end(c, "the answer cannot be sent", false);
 }
@@ -143,7 +143,7 @@ static void travel(struct connection *c, struct job *job, struct piece *piece)
 			      r->buffer_key, &piece->tag);
 	piece->state = err ? PIECE_WAITS : PIECE_TRAVELS;
 	if (err == -FI_EAGAIN)
-		c->target->again = true;
+		c->again = true;
 	else if (err)
 		connection_end(c, "RDMA was refused", false);
 }
@@ -223,7 +223,7 @@ static void run_pieces(struct connection *c, struct job *job)
 {
 	struct piece *piece;
 
-	while (!c->closing && !c->target->again && !job->answer.result &&
+	while (!c->closing && !c->again && !job->answer.result &&
 	       job->next < job->request.length && (piece = free_piece(c)))
 		begin_piece(c, job, piece);
 	if (!c->closing && !job->pieces &&

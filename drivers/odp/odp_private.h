@@ -138,6 +138,7 @@ struct connection {
 	struct connection *next;
 	struct fid_ep *ep;
 	bool connected, greeted, closing;
+	bool again; /* the provider had no room for something of it: try soon */
 	uint64_t since; /* ns: when it was accepted */
 	unsigned works; /* that workers have */
 	uint64_t numbers;
@@ -161,7 +162,6 @@ struct odp_target {
 	pthread_t thread, worker[WORKERS_MAX];
 	int wake; /* eventfd: something is done, or stop */
 	_Atomic bool stop;
-	bool again; /* a queue was full: try soon */
 	struct connection *connections, *ended;
 
 	pthread_mutex_t regions_lock;

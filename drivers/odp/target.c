@@ -111,7 +111,10 @@ static void pump(struct odp_target *target)
 /* How long nothing can happen that the queues do not tell. */
 static int sleep_ms(const struct odp_target *target)
 {
-	return target->again ? 1 : target->ended ? 10 : 1000;
+	for (struct connection *c = target->connections; c; c = c->next)
+		if (c->again)
+			return 1;
+	return target->ended ? 10 : 1000;
 }
 
 static void *fabric_thread(void *arg)
@@ -122,7 +125,6 @@ static void *fabric_thread(void *arg)
 	while (!target->stop) {
 		fabric_wait(&target->fabric, target->wake, sleep_ms(target));
 		eventfd_read(target->wake, &value);
-		target->again = false;
 		while (one_event(target))
 			;
 		completions(target);
