@@ -40,13 +40,19 @@ static unsigned slot_of(const struct connection *c, const struct job *job)
 	return (unsigned)(job - c->job);
 }
 
+/* Pieces end in any order; the lowest address counts, and what is before it is transferred. */
 static void fail(struct job *job, int err, uint64_t addr, enum hmm_reason reason)
 {
-	if (job->answer.result)
-		return; /* the first one counts */
+	if (job->answer.result && job->answer.fault_addr <= addr)
+		return;
 	job->answer.result = err;
 	job->answer.fault_addr = addr;
 	job->answer.reason = reason;
+}
+
+static void fail_access(struct job *job, int err, const struct access *a)
+{
+	fail(job, err, a->fault_addr ? a->fault_addr : a->addr, a->reason);
 }
 
 /* ---- the answer ---- */
@@ -150,10 +156,8 @@ static void travel(struct connection *c, struct job *job, struct piece *piece)
 
 static void piece_loaded(struct connection *c, struct job *job, struct piece *piece, int err)
 {
-	const struct access *a = &piece->work.access;
-
 	if (err) {
-		fail(job, err, a->fault_addr, a->reason);
+		fail_access(job, err, &piece->work.access);
 		piece_done(job, piece);
 	} else {
 		atomic_fetch_add(&c->target->count.bytes_out, piece->length);
@@ -163,10 +167,8 @@ static void piece_loaded(struct connection *c, struct job *job, struct piece *pi
 
 static void piece_stored(struct connection *c, struct job *job, struct piece *piece, int err)
 {
-	const struct access *a = &piece->work.access;
-
 	if (err)
-		fail(job, err, a->fault_addr, a->reason);
+		fail_access(job, err, &piece->work.access);
 	else
 		atomic_fetch_add(&c->target->count.bytes_in, piece->length);
 	piece_done(job, piece);
@@ -214,7 +216,13 @@ void job_travelled(struct connection *c, struct piece *piece)
 		piece_done(job, piece);
 		return;
 	}
-	err = job->answer.result ? job->answer.result : piece_access(c, job, piece);
+	/* What is behind a failure need not be written. */
+	if (job->answer.result &&
+	    job->request.remote + piece->offset >= job->answer.fault_addr) {
+		piece_done(job, piece);
+		return;
+	}
+	err = piece_access(c, job, piece);
 	if (err != -EAGAIN)
 		piece_stored(c, job, piece, err);
 }
@@ -238,7 +246,7 @@ static void short_done(struct connection *c, struct job *job, int err)
 	const struct work *work = &job->work;
 
 	if (err) {
-		fail(job, err, work->access.fault_addr, work->access.reason);
+		fail_access(job, err, &work->access);
 	} else if (job->request.code == ODP_GET) {
 		job->answer.length = job->request.length;
 		atomic_fetch_add(&c->target->count.bytes_out, job->request.length);

@@ -231,10 +231,11 @@ enum odp_opcode {
  *	-EOPNOTSUPP the target's memory: @fault_addr, @fault_reason; -EINVAL an atomic that is not
  *	aligned; -EBUSY the target's memory changes all the time; -ENOMEM; -ESTALE the buffer here
  *	was unmapped or replaced meanwhile; -ECONNRESET, -ETIMEDOUT the connection has ended
- * @fault_addr, @fault_reason: out: where and why
+ * @fault_addr, @fault_reason: out, if the target refused it: where and why
  * @old: out: of an atomic
  *
- * A put that fails may have written any part before @fault_addr.
+ * @fault_addr is the lowest address that failed, of a page, and what is before it has been
+ * transferred. Transfers go in pieces at the same time: what is behind it may have been, too.
  */
 struct odp_op {
 	enum odp_opcode code;
