@@ -10,6 +10,7 @@
  * others travel. Pieces are few for each connection, and the oldest job has them first.
  */
 #include <errno.h>
+#include <stdlib.h>
 
 #include "odp_private.h"
 
@@ -40,7 +41,7 @@ static unsigned slot_of(const struct connection *c, const struct job *job)
 	return (unsigned)(job - c->job);
 }
 
-/* Pieces end in any order; the lowest address counts, and what is before it is transferred. */
+/* Pieces end in any order; the lowest address counts. */
 static void fail(struct job *job, int err, uint64_t addr, enum hmm_reason reason)
 {
 	if (job->answer.result && job->answer.fault_addr <= addr)
@@ -92,7 +93,7 @@ static struct work *prepare(struct connection *c, struct job *job, struct piece 
 
 	*work = (struct work){ .connection = c,
 			       .slot = slot_of(c, job),
-			       .piece = piece ? (int)(piece - c->piece) : -1,
+			       .piece = piece ? (int)(piece - c->piece) : OF_JOB,
 			       .key = job->request.key,
 			       .need = needs(job->request.code, job->request.operand) };
 	return work;
@@ -216,7 +217,7 @@ void job_travelled(struct connection *c, struct piece *piece)
 		piece_done(job, piece);
 		return;
 	}
-	/* What is behind a failure need not be written. */
+	/* What is behind a failure need not be looked at; what is before it may fail lower. */
 	if (job->answer.result &&
 	    job->request.remote + piece->offset >= job->answer.fault_addr) {
 		piece_done(job, piece);
@@ -296,6 +297,24 @@ static void run_short(struct connection *c, struct job *job)
 }
 
 /* Advice that nobody waits for is answered before it is taken; its outcome is nobody's. */
+static int give_advice(struct connection *c, const struct job *job)
+{
+	const struct wire_request *r = &job->request;
+	struct work *work = c->advice < ADVICE_WAITS ? malloc(sizeof(*work)) : NULL;
+
+	if (!work)
+		return c->advice < ADVICE_WAITS ? -ENOMEM : -EBUSY;
+	*work = (struct work){ .kind = WORK_ADVISE,
+			       .connection = c,
+			       .piece = OF_NOBODY,
+			       .key = r->key,
+			       .advice = (enum odp_advice)r->operand,
+			       .access = { .addr = r->remote, .length = r->length } };
+	c->advice++;
+	work_give(c->target, work);
+	return 0;
+}
+
 static void run_advice(struct connection *c, struct job *job)
 {
 	const struct wire_request *r = &job->request;
@@ -303,8 +322,7 @@ static void run_advice(struct connection *c, struct job *job)
 	int err;
 
 	if (!r->compare) {
-		err = work_advise(c->target, &r->key, r->remote, r->length,
-				  (enum odp_advice)r->operand);
+		err = give_advice(c, job);
 		if (err)
 			fail(job, err, 0, HMM_REASON_NONE);
 		answer(c, job);
@@ -431,6 +449,11 @@ void job_worked(struct connection *c, struct work *work)
 	struct job *job = &c->job[work->slot];
 
 	c->works--;
+	if (work->piece == OF_NOBODY) {
+		c->advice--;
+		free(work);
+		return;
+	}
 	if (c->closing)
 		return;
 	if (work->piece >= 0) {

@@ -234,8 +234,8 @@ enum odp_opcode {
  * @fault_addr, @fault_reason: out, if the target refused it: where and why
  * @old: out: of an atomic
  *
- * @fault_addr is the lowest address that failed, of a page, and what is before it has been
- * transferred. Transfers go in pieces at the same time: what is behind it may have been, too.
+ * @fault_addr is the lowest address that failed, of a page. Transfers go in pieces, several at
+ * the same time: any part of one that fails may have been transferred.
  */
 struct odp_op {
 	enum odp_opcode code;
