@@ -89,7 +89,7 @@ void receive_again(struct connection *c, unsigned i)
 		return;
 	}
 	c->unposted |= 1u << i;
-	c->target->again = true;
+	c->again = true;
 }
 
 /* The first message is ours. Its buffer is that of answer 0, which nobody has asked for yet. */
@@ -109,7 +109,7 @@ static void greet(struct connection *c)
 	if (!err)
 		c->greeted = true;
 	else if (err == -FI_EAGAIN)
-		c->target->again = true;
+		c->again = true;
 	else
 		connection_end(c, "it cannot be greeted", false);
 }
@@ -142,6 +142,7 @@ void connection_completed(struct tag *tag, size_t length)
 
 bool connection_pump(struct connection *c)
 {
+	c->again = false;
 	for (unsigned i = 0; i < WIRE_SLOTS && !c->closing; i++)
 		if (c->unposted >> i & 1)
 			receive_again(c, i);
@@ -171,6 +172,7 @@ static int open_endpoint(struct connection *c, struct fi_info *info)
 	return info ? fabric_errno(fi_accept(c->ep, NULL, 0)) : 0;
 }
 
+/* NULL: the request is still to be refused. Else one of the two lists has it. */
 static struct connection *make(struct odp_target *target, struct fi_info *info)
 {
 	struct connection *c = hmm_alloc(sizeof(*c));
@@ -185,22 +187,19 @@ static struct connection *make(struct odp_target *target, struct fi_info *info)
 	err = memory_make(c);
 	if (!err)
 		err = open_endpoint(c, info);
-	if (!err)
-		return c;
-	if (c->ep)
-		fi_close(&c->ep->fid);
-	destroy(c);
-	return NULL;
-}
-
-static void enter(struct connection *c)
-{
-	struct odp_target *target = c->target;
-
+	if (!c->ep) {
+		destroy(c);
+		return NULL;
+	}
+	/* Its endpoint has the request now, and messages are posted that have completions. */
 	c->next = target->connections;
 	target->connections = c;
 	target->count.clients++;
-	target->count.accepted++;
+	if (err) {
+		c->closing = false;
+		connection_end(c, "it cannot be accepted", false);
+	}
+	return c;
 }
 
 void connection_accept(struct odp_target *target, struct fi_eq_cm_entry *request,
@@ -212,12 +211,12 @@ void connection_accept(struct odp_target *target, struct fi_eq_cm_entry *request
 	if (wire_get_connect(request->data, data_length) &&
 	    target->count.clients < target->max_clients)
 		c = make(target, request->info);
-	if (c) {
-		enter(c);
-	} else {
+	if (!c)
 		fi_reject(target->pep, request->info->handle, NULL, 0);
+	if (c && !c->closing)
+		target->count.accepted++;
+	else
 		target->count.refused++;
-	}
 	fi_freeinfo(request->info);
 }
 
@@ -231,11 +230,11 @@ void connection_called(struct odp_target *target, const void *message, size_t le
 	    wire_get_name(&name, wire_bytes(message, WIRE_CONNECT), length - WIRE_CONNECT) &&
 	    target->count.clients < target->max_clients)
 		c = make(target, NULL);
-	if (!c) {
+	if (!c || c->closing) {
 		target->count.refused++;
 		return;
 	}
-	enter(c);
+	target->count.accepted++;
 	c->process = fabric_process(name.pid);
 	c->connected = true;
 	if (fabric_peer(&target->fabric, name.name, &c->peer)) {
@@ -267,7 +266,7 @@ void connection_end(struct connection *c, const char *why, bool broken)
 	while (*at && *at != c)
 		at = &(*at)->next;
 	if (!*at)
-		return; /* it is not one yet: make() */
+		return; /* make() will */
 	*at = c->next;
 	c->next = target->ended;
 	target->ended = c;

@@ -43,7 +43,8 @@
 #define WORKERS_MAX 16u
 #define CALLS 8u /* introductions at a time */
 #define PIECE_MAX ((size_t)4 << 20)
-#define ADVICE_STEP ((size_t)16 << 20) /* bytes; then others have their turn */
+#define ADVICE_STEP ((size_t)2 << 20) /* bytes; then others have their turn */
+#define ADVICE_WAITS 16u	      /* advice of a client, that nobody waits for */
 
 static inline uintptr_t page_up(uintptr_t at)
 {
@@ -80,13 +81,16 @@ struct access {
 
 enum work_kind { WORK_FENCE, WORK_ACCESS, WORK_ADVISE };
 
+#define OF_JOB (-1)    /* the job's own */
+#define OF_NOBODY (-2) /* advice that nobody waits for: freed when it is done */
+
 /* What a worker does for a job; one at a time for each piece and for each job. */
 struct work {
 	struct work *next;
 	enum work_kind kind;
-	struct connection *connection; /* NULL: advice of the target's own, freed when done */
+	struct connection *connection; /* NULL: of the target's own, OF_NOBODY */
 	unsigned slot;
-	int piece; /* -1: of the job itself */
+	int piece; /* or OF_* */
 	struct odp_key key;
 	unsigned need; /* ODP_* */
 	struct access access;
@@ -140,9 +144,12 @@ struct connection {
 	struct fid_ep *ep;
 	fi_addr_t peer; /* without connections: the initiator's; else 0 */
 	int process;	/* likewise: a pidfd; -1 */
-	bool connected, greeted, closing;
+	bool connected, greeted;
+	_Atomic bool closing; /* workers drop its advice then */
+	bool again; /* the provider had no room for something of it: try soon */
 	uint64_t since; /* ns: when it was accepted */
-	unsigned works; /* that workers have */
+	unsigned works;	 /* that workers have */
+	unsigned advice; /* of them, that nobody waits for */
 	uint64_t numbers;
 	unsigned unposted; /* a bit for each buffer of a message that had no room to be posted */
 	void *memory;	  /* all buffers */
@@ -151,6 +158,10 @@ struct connection {
 	struct tag received[WIRE_SLOTS], hello;
 	struct job job[WIRE_SLOTS];
 	struct piece piece[DEPTH_MAX];
+};
+
+struct work_queue {
+	struct work *first, **end;
 };
 
 struct odp_target {
@@ -168,7 +179,6 @@ struct odp_target {
 	pthread_t thread, worker[WORKERS_MAX];
 	int wake; /* eventfd: something is done, or stop */
 	_Atomic bool stop;
-	bool again; /* a queue was full: try soon */
 	struct connection *connections, *ended;
 
 	pthread_mutex_t regions_lock;
@@ -177,8 +187,10 @@ struct odp_target {
 
 	pthread_mutex_t work_lock;
 	pthread_cond_t work_there;
-	struct work *todo, **todo_end, *done;
-	unsigned own_advice; /* that waits */
+	struct work_queue todo, advice; /* advice has its turn when nobody waits, and at times */
+	struct work *done;
+	unsigned turns, advising; /* workers that are at advice */
+	unsigned own_advice;	  /* that waits */
 	bool work_stop;
 
 	struct {
@@ -201,14 +213,18 @@ void table_close(struct odp_region *region);
 int access_try(struct odp_region *region, struct access *access);
 /* Faults in what it needs. As hmm_range_program(). */
 int access_wait(struct odp_region *region, struct access *access);
-int access_map_present(struct odp_region *region, uintptr_t start, uintptr_t end);
+/* A step of it: -EINPROGRESS, and *start is where to go on. */
+int access_map_present(struct odp_region *region, uintptr_t *start, uintptr_t end);
 /* A step of it: -EINPROGRESS, and addr and length are what is left. */
 int access_advise(struct odp_region *region, struct access *access, enum odp_advice advice);
 
 /* ---- work.c ---- */
+void work_queues_init(struct odp_target *target);
 int workers_start(struct odp_target *target);
 void workers_stop(struct odp_target *target);
 void work_give(struct odp_target *target, struct work *work);
+/* Do one that waits, or a step of it. false: there is none. For workers, and tests. */
+bool work_one(struct odp_target *target);
 /* The target's own, which nobody waits for. -EBUSY: there is too much of it. */
 int work_advise(struct odp_target *target, const struct odp_key *key, uintptr_t start,
 		size_t length, enum odp_advice advice);

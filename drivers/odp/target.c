@@ -138,7 +138,10 @@ static void pump(struct odp_target *target)
 /* How long nothing can happen that the queues do not tell. */
 static int sleep_ms(const struct odp_target *target)
 {
-	return target->again ? 1 : target->ended ? 10 : 1000;
+	for (struct connection *c = target->connections; c; c = c->next)
+		if (c->again)
+			return 1;
+	return target->ended ? 10 : 1000;
 }
 
 static void *fabric_thread(void *arg)
@@ -149,7 +152,6 @@ static void *fabric_thread(void *arg)
 	while (!target->stop) {
 		if (fabric_wait(&target->fabric, target->wake, sleep_ms(target)))
 			eventfd_read(target->wake, &value);
-		target->again = false;
 		while (target->fabric.eq && one_event(target))
 			;
 		completions(target);
@@ -322,10 +324,11 @@ void odp_target_close(struct odp_target *target)
 	target->stop = true;
 	eventfd_write(target->wake, 1);
 	pthread_join(target->thread, NULL);
-	workers_stop(target);
-	worked(target);
+	/* First: what a worker hands back must not begin anything, for nobody would do it. */
 	while (target->connections)
 		connection_end(target->connections, "the target closes", false);
+	workers_stop(target);
+	worked(target);
 	while (target->ended) {
 		connections_free(target);
 		completions(target);

@@ -234,10 +234,11 @@ enum odp_opcode {
  *	-EOPNOTSUPP the target's memory: @fault_addr, @fault_reason; -EINVAL an atomic that is not
  *	aligned; -EBUSY the target's memory changes all the time; -ENOMEM; -ESTALE the buffer here
  *	was unmapped or replaced meanwhile; -ECONNRESET, -ETIMEDOUT the connection has ended
- * @fault_addr, @fault_reason: out: where and why
+ * @fault_addr, @fault_reason: out, if the target refused it: where and why
  * @old: out: of an atomic
  *
- * A put that fails may have written any part before @fault_addr.
+ * @fault_addr is the lowest address that failed, of a page. Transfers go in pieces, several at
+ * the same time: any part of one that fails may have been transferred.
  */
 struct odp_op {
 	enum odp_opcode code;
