@@ -41,6 +41,7 @@ struct odp {
 	fi_addr_t peer; /* without connections: the target's reception, then our own endpoint there */
 	int process;	/* likewise: the target's, a pidfd; -1: not known yet */
 	bool connected, greeted;
+	bool fenced; /* since the call that runs has begun */
 	int failed; /* why the connection has ended, for good */
 	unsigned timeout_ms;
 	uint64_t heard; /* ns: when something came last */
@@ -49,6 +50,9 @@ struct odp {
 	struct fid_mr *mr;
 	struct fi_context2 received[WIRE_SLOTS + 1];
 	struct slot slot[WIRE_SLOTS];
+	struct {
+		_Atomic uint64_t requests, failed, uncached;
+	} count;
 };
 
 #define MEMORY ((size_t)(2 * WIRE_SLOTS + 1) * MESSAGE)
@@ -120,7 +124,8 @@ static int expose(struct odp *odp, struct slot *s, struct wire_request *r)
 
 	if (odp->cache)
 		err = hmm_regcache_get(odp->cache, at, op->length,
-				       write ? HMM_REGCACHE_WRITE : 0, 0, &s->region);
+				       write ? HMM_REGCACHE_WRITE : 0,
+				       odp->fenced ? HMM_REGCACHE_FENCED : 0, &s->region);
 	if (!err) {
 		handle = hmm_region_handle(s->region);
 		start = hmm_region_start(s->region);
@@ -128,6 +133,7 @@ static int expose(struct odp *odp, struct slot *s, struct wire_request *r)
 		/* No cache, or memory that nobody would tell us a change of. */
 		err = reg(odp, at, op->length, write ? HMM_REGCACHE_WRITE : 0, &handle);
 		s->mr = err ? NULL : handle;
+		odp->count.uncached++;
 	}
 	if (err)
 		return err;
@@ -189,6 +195,9 @@ static void give_up(struct odp *odp, int why)
 	for (unsigned i = 0; i < WIRE_SLOTS; i++)
 		if (odp->slot[i].busy)
 			finish(&odp->slot[i], why);
+	/* No more will be asked for: nothing of the program's need be pinned. */
+	if (odp->cache)
+		hmm_regcache_flush(odp->cache);
 }
 
 static void post_receive(struct odp *odp, unsigned i)
@@ -471,6 +480,8 @@ static void run(struct odp *odp, struct odp_op *ops, unsigned n)
 {
 	unsigned next = 0;
 
+	/* One fence for all of them. They begin later, but nobody could tell from when on. */
+	odp->fenced = n > 1 && odp->cache && !hmm_regcache_fence(odp->cache);
 	odp->heard = now_ns();
 	while (next < n || any_busy(odp)) {
 		struct slot *s = NULL;
@@ -502,6 +513,8 @@ int odp_run(struct odp *odp, struct odp_op *ops, unsigned n)
 	pthread_mutex_unlock(&odp->lock);
 	for (unsigned i = 0; i < n; i++)
 		failed += ops[i].result != 0;
+	odp->count.requests += n;
+	odp->count.failed += (unsigned)failed;
 	return failed;
 }
 
@@ -573,9 +586,18 @@ int odp_advise(struct odp *odp, const struct odp_key *key, uint64_t addr, size_t
 	return run_one(odp, &op);
 }
 
-struct hmm_regcache *odp_cache(struct odp *odp)
+void odp_get_stats(struct odp *odp, struct odp_stats *stats)
 {
-	return odp->cache;
+	struct odp_stats all = { .requests = odp->count.requests,
+				 .failed = odp->count.failed,
+				 .uncached = odp->count.uncached,
+				 .cache = { .size = sizeof(all.cache) } };
+	size_t size = stats->size < sizeof(all) ? stats->size : sizeof(all);
+
+	if (odp->cache)
+		hmm_regcache_get_stats(odp->cache, &all.cache);
+	all.size = size;
+	memcpy(stats, &all, size);
 }
 
 /* ---- connecting ---- */

@@ -283,8 +283,16 @@ UHMM_API int odp_atomic_write(struct odp *odp, const struct odp_key *key, uint64
 UHMM_API int odp_advise(struct odp *odp, const struct odp_key *key, uint64_t addr,
 			size_t length, enum odp_advice advice, bool flush);
 
-/** odp_cache() - the cache of its buffers' registrations; NULL with no_cache */
-UHMM_API struct hmm_regcache *odp_cache(struct odp *odp);
+/** struct odp_stats - counted since odp_connect() */
+struct odp_stats {
+	size_t size;
+	uint64_t requests, failed;
+	uint64_t uncached; /* buffers that were registered for their transfer only */
+	struct hmm_regcache_stats cache; /* of the others' registrations; zeros with no_cache */
+};
+
+/** odp_get_stats() - fills in as much of @stats as @stats->size says */
+UHMM_API void odp_get_stats(struct odp *odp, struct odp_stats *stats);
 
 #ifdef __cplusplus
 }
