@@ -45,6 +45,7 @@ static const struct family {
 	  "2 MiB to the software GPU's video memory" },
 	{ "dma", bench_dma, "2 MiB mapped for DMA, and unmapped" },
 	{ "edu", bench_edu, "2 MiB mapped in an IOMMU, and unmapped" },
+	{ "odp", bench_odp, "memory of another process, over libfabric" },
 	{ "fsdax", bench_fsdax, "a look at a file on a DAX filesystem" },
 	{ "oversubscribe_4x", bench_oversubscribe,
 	  "a GPU kernel over four times its video memory" },

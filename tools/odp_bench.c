@@ -181,7 +181,7 @@ static int run(struct options *options, struct place *place)
 	}
 	return list ? tool_emit(json_pack("{s:s, s:b, s:I, s:o}", "address",
 					  options->peer.address, "cache",
-					  !!odp_cache(options->peer.odp), "length",
+					  !options->peer.no_cache, "length",
 					  (json_int_t)options->length, "rows", list))
 		    : 0;
 }

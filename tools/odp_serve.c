@@ -43,8 +43,11 @@ static void check_listen(struct argp_state *state, const char *text)
 {
 	const char *rest = strstr(text, "://"), *colon = rest ? strrchr(rest + 3, ':') : NULL;
 
+	if (rest && !strncmp(text, "shm:", 4)) /* its names have no ports */
+		return;
 	if (!colon || rest == text || colon == rest + 3 || !colon[1])
-		tool_usage(state, "'%s' is no place to listen at, such as tcp://127.0.0.1:0", text);
+		tool_usage(state, "'%s' is no place to listen at, such as tcp://127.0.0.1:0 or "
+				  "shm://", text);
 }
 
 static error_t parse(int key, char *arg, struct argp_state *state)

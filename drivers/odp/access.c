@@ -106,15 +106,19 @@ static int do_access(struct hmm *hmm, struct access *a)
 static int access_mapped(struct odp_region *region, struct access *a)
 {
 	struct hmm *hmm = region->target->hmm;
+	bool scope;
 	int err;
 
 	if (!is_mapped(region, a))
 		return -EAGAIN;
-	err = hmm_access_begin(hmm);
+	/* A short copy is one system call, a scope is four. */
+	scope = a->length > PAGE || a->kind == ACCESS_ADD || a->kind == ACCESS_SWAP;
+	err = scope ? hmm_access_begin(hmm) : 0;
 	if (err)
 		return err;
 	err = do_access(hmm, a);
-	hmm_access_end(hmm);
+	if (scope)
+		hmm_access_end(hmm);
 	return err;
 }
 
@@ -228,7 +232,8 @@ int access_wait(struct odp_region *region, struct access *a)
 
 struct present {
 	struct odp_region *region;
-	uintptr_t start, end;
+	uintptr_t start, end, next;
+	size_t left; /* bytes of this step */
 	uint64_t fault_addr;
 	enum hmm_reason reason;
 };
@@ -238,18 +243,34 @@ static int map_run(const struct hmm_run *run, void *arg)
 	struct present *p = arg;
 	uintptr_t start = run->start > p->start ? run->start : p->start;
 	uintptr_t end = run->end < p->end ? run->end : p->end;
+	int err;
 
-	return start < end ? map(p->region, start, end, 0, &p->region->count.prefetches,
-				 &p->fault_addr, &p->reason) : 0;
+	if (start >= end)
+		return 0;
+	if (end - start > p->left)
+		end = start + p->left;
+	err = map(p->region, start, end, 0, &p->region->count.prefetches, &p->fault_addr,
+		  &p->reason);
+	p->left -= end - start;
+	p->next = end;
+	return err ? err : p->left ? 0 : -EINPROGRESS;
 }
 
 /* Costs what is present, however long the range is. */
-int access_map_present(struct odp_region *region, uintptr_t start, uintptr_t end)
+int access_map_present(struct odp_region *region, uintptr_t *start, uintptr_t end)
 {
-	struct present p = { .region = region, .start = start, .end = end };
+	struct present p = { .region = region,
+			     .start = PAGE_DOWN(*start),
+			     .end = page_up(end),
+			     .left = ADVICE_STEP };
+	int err;
 
-	return hmm_snapshot_runs(region->target->hmm, PAGE_DOWN(start), page_up(end),
-				 HMM_RUN_VALID, map_run, &p);
+	if (p.start >= p.end)
+		return 0;
+	err = hmm_snapshot_runs(region->target->hmm, p.start, p.end, HMM_RUN_VALID, map_run, &p);
+	if (err == -EINPROGRESS)
+		*start = p.next;
+	return err;
 }
 
 int access_advise(struct odp_region *region, struct access *a, enum odp_advice advice)
@@ -257,10 +278,15 @@ int access_advise(struct odp_region *region, struct access *a, enum odp_advice a
 	uint64_t request = HMM_PFN_REQ_FAULT |
 			   (advice == ODP_PREFETCH_WRITE ? HMM_PFN_REQ_WRITE : 0);
 	size_t step = a->length < ADVICE_STEP ? a->length : ADVICE_STEP;
+	uintptr_t at = a->addr;
 	int err;
 
-	if (advice == ODP_PREFETCH_NO_FAULT)
-		return access_map_present(region, a->addr, a->addr + a->length);
+	if (advice == ODP_PREFETCH_NO_FAULT) {
+		err = access_map_present(region, &at, a->addr + a->length);
+		a->length = at - a->addr < a->length ? a->length - (at - a->addr) : 0;
+		a->addr = at;
+		return err == -EINPROGRESS && !a->length ? 0 : err;
+	}
 	err = map(region, a->addr, a->addr + step, request, &region->count.prefetches,
 		  &a->fault_addr, &a->reason);
 	a->addr += step;

@@ -11,6 +11,7 @@
 #include <errno.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "odp_private.h"
 
@@ -67,6 +68,8 @@ static void destroy(struct connection *c)
 {
 	if (c->mr)
 		fi_close(&c->mr->fid);
+	if (c->process >= 0)
+		close(c->process);
 	hmm_free(c->memory, c->bytes);
 	hmm_free(c, sizeof(*c));
 }
@@ -75,8 +78,8 @@ static void destroy(struct connection *c)
 
 void receive_again(struct connection *c, unsigned i)
 {
-	ssize_t err = fi_recv(c->ep, received_buffer(c, i), WIRE_MAX, connection_desc(c), 0,
-			      &c->received[i]);
+	ssize_t err = fi_recv(c->ep, received_buffer(c, i), WIRE_MAX, connection_desc(c),
+			      FI_ADDR_UNSPEC, &c->received[i]);
 
 	c->unposted &= ~(1u << i);
 	if (!err)
@@ -86,19 +89,27 @@ void receive_again(struct connection *c, unsigned i)
 		return;
 	}
 	c->unposted |= 1u << i;
-	c->target->again = true;
+	c->again = true;
 }
 
 /* The first message is ours. Its buffer is that of answer 0, which nobody has asked for yet. */
 static void greet(struct connection *c)
 {
 	uint8_t *at = answer_buffer(c, 0);
-	ssize_t err = fi_send(c->ep, at, wire_put_hello(at), connection_desc(c), 0, &c->hello);
+	size_t n = wire_put_hello(at);
+	struct wire_name name = { .pid = (uint64_t)getpid() };
+	ssize_t err = 0;
 
+	if (!fabric_has_connections(&c->target->fabric)) {
+		err = fabric_name(c->ep, name.name);
+		n += wire_put_name(at + n, &name);
+	}
+	if (!err)
+		err = fi_send(c->ep, at, n, connection_desc(c), c->peer, &c->hello);
 	if (!err)
 		c->greeted = true;
 	else if (err == -FI_EAGAIN)
-		c->target->again = true;
+		c->again = true;
 	else
 		connection_end(c, "it cannot be greeted", false);
 }
@@ -110,8 +121,12 @@ void connection_completed(struct tag *tag, size_t length)
 	if (c->closing)
 		return;
 	switch (tag->what) {
+	case TAG_CALL:
+		break; /* not of a connection */
 	case TAG_RECEIVED:
-		if (!job_begin(c, tag->index, received_buffer(c, tag->index), length))
+		if (wire_is_bye(received_buffer(c, tag->index), length))
+			connection_end(c, "the peer has closed it", false);
+		else if (!job_begin(c, tag->index, received_buffer(c, tag->index), length))
 			connection_end(c, "it breaks the protocol", true);
 		break;
 	case TAG_HELLO:
@@ -125,15 +140,15 @@ void connection_completed(struct tag *tag, size_t length)
 	}
 }
 
-void connection_pump(struct connection *c)
+bool connection_pump(struct connection *c)
 {
+	c->again = false;
 	for (unsigned i = 0; i < WIRE_SLOTS && !c->closing; i++)
 		if (c->unposted >> i & 1)
 			receive_again(c, i);
 	if (!c->closing && c->connected && !c->greeted)
 		greet(c);
-	if (!c->closing && c->greeted)
-		jobs_pump(c);
+	return !c->closing && c->greeted && jobs_pump(c);
 }
 
 /* ---- its life ---- */
@@ -154,9 +169,10 @@ static int open_endpoint(struct connection *c, struct fi_info *info)
 		receive_again(c, i);
 	if (err || c->closing)
 		return err ? err : -EIO;
-	return fabric_errno(fi_accept(c->ep, NULL, 0));
+	return info ? fabric_errno(fi_accept(c->ep, NULL, 0)) : 0;
 }
 
+/* NULL: the request is still to be refused. Else one of the two lists has it. */
 static struct connection *make(struct odp_target *target, struct fi_info *info)
 {
 	struct connection *c = hmm_alloc(sizeof(*c));
@@ -165,17 +181,25 @@ static struct connection *make(struct odp_target *target, struct fi_info *info)
 	if (!c)
 		return NULL;
 	c->target = target;
+	c->process = -1;
 	c->since = now_ns();
 	tags_make(c);
 	err = memory_make(c);
 	if (!err)
 		err = open_endpoint(c, info);
-	if (!err)
-		return c;
-	if (c->ep)
-		fi_close(&c->ep->fid);
-	destroy(c);
-	return NULL;
+	if (!c->ep) {
+		destroy(c);
+		return NULL;
+	}
+	/* Its endpoint has the request now, and messages are posted that have completions. */
+	c->next = target->connections;
+	target->connections = c;
+	target->count.clients++;
+	if (err) {
+		c->closing = false;
+		connection_end(c, "it cannot be accepted", false);
+	}
+	return c;
 }
 
 void connection_accept(struct odp_target *target, struct fi_eq_cm_entry *request,
@@ -187,16 +211,41 @@ void connection_accept(struct odp_target *target, struct fi_eq_cm_entry *request
 	if (wire_get_connect(request->data, data_length) &&
 	    target->count.clients < target->max_clients)
 		c = make(target, request->info);
-	if (c) {
-		c->next = target->connections;
-		target->connections = c;
-		target->count.clients++;
-		target->count.accepted++;
-	} else {
+	if (!c)
 		fi_reject(target->pep, request->info->handle, NULL, 0);
+	if (c && !c->closing)
+		target->count.accepted++;
+	else
 		target->count.refused++;
-	}
 	fi_freeinfo(request->info);
+}
+
+/* Nobody is told of a refusal: who hears nothing gives up. */
+void connection_called(struct odp_target *target, const void *message, size_t length)
+{
+	struct connection *c = NULL;
+	struct wire_name name;
+
+	if (length == WIRE_NAMED && wire_get_connect(message, length) &&
+	    wire_get_name(&name, wire_bytes(message, WIRE_CONNECT), length - WIRE_CONNECT) &&
+	    target->count.clients < target->max_clients)
+		c = make(target, NULL);
+	if (!c || c->closing) {
+		target->count.refused++;
+		return;
+	}
+	target->count.accepted++;
+	c->process = fabric_process(name.pid);
+	c->connected = true;
+	if (fabric_peer(&target->fabric, name.name, &c->peer)) {
+		c->peer = FI_ADDR_UNSPEC;
+		connection_end(c, "its name is nobody's", true);
+	}
+}
+
+bool connection_lives(const struct connection *c)
+{
+	return fabric_has_connections(&c->target->fabric) || fabric_lives(c->process);
 }
 
 void connection_up(struct connection *c)
@@ -218,11 +267,26 @@ void connection_end(struct connection *c, const char *why, bool broken)
 	while (*at && *at != c)
 		at = &(*at)->next;
 	if (!*at)
-		return; /* it is not one yet: make() */
+		return; /* make() will */
 	*at = c->next;
 	c->next = target->ended;
 	target->ended = c;
 	target->count.clients--;
+}
+
+/* The peer is told, and forgotten. */
+static void part(struct connection *c)
+{
+	struct fabric *f = &c->target->fabric;
+	uint8_t bye[WIRE_BYE];
+
+	if (fabric_has_connections(f)) {
+		fi_shutdown(c->ep, 0);
+	} else if (c->peer != FI_ADDR_UNSPEC) {
+		if (connection_lives(c))
+			fi_inject(c->ep, bye, wire_put_bye(bye), c->peer);
+		fabric_forget(f, c->peer);
+	}
 }
 
 void connections_free(struct odp_target *target)
@@ -233,7 +297,7 @@ void connections_free(struct odp_target *target)
 		struct connection *c = *at;
 
 		if (c->ep) {
-			fi_shutdown(c->ep, 0);
+			part(c);
 			fi_close(&c->ep->fid);
 			c->ep = NULL; /* what it had on the queue is read before the next time */
 			at = &c->next;

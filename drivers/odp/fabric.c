@@ -7,10 +7,14 @@
 #include <fcntl.h>
 #include <netinet/in.h>
 #include <poll.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
 
 #include "fabric.h"
 #include "wire.h"
@@ -32,6 +36,11 @@ int fabric_errno(int64_t fi_error)
 	return err < FI_ERRNO_OFFSET ? -err : -EIO;
 }
 
+static bool is_shm(const struct odp_place *place)
+{
+	return !strcmp(place->provider, "shm");
+}
+
 int place_parse(struct odp_place *place, const char *address)
 {
 	const char *rest = address ? strstr(address, "://") : NULL, *colon;
@@ -42,6 +51,12 @@ int place_parse(struct odp_place *place, const char *address)
 	*place = (struct odp_place){ 0 };
 	memcpy(place->provider, address, (size_t)(rest - address));
 	rest += 3;
+	if (is_shm(place)) { /* a name, or nothing: any */
+		if (strlen(rest) >= sizeof(place->node))
+			return -EINVAL;
+		strcpy(place->node, rest);
+		return 0;
+	}
 	colon = strrchr(rest, ':');
 	if (!colon || !colon[1] || strlen(colon + 1) >= sizeof(place->service))
 		return -EINVAL;
@@ -57,13 +72,13 @@ int place_parse(struct odp_place *place, const char *address)
 	return 0;
 }
 
-static struct fi_info *wanted(const char *provider)
+static struct fi_info *wanted(const char *provider, enum fi_ep_type type)
 {
 	struct fi_info *hints = fi_allocinfo();
 
 	if (!hints)
 		return NULL;
-	hints->ep_attr->type = FI_EP_MSG;
+	hints->ep_attr->type = type;
 	hints->caps = FI_MSG | FI_RMA;
 	hints->mode = FI_CONTEXT | FI_CONTEXT2;
 	/* The answer must not overtake what was written. */
@@ -79,15 +94,27 @@ static struct fi_info *wanted(const char *provider)
 
 static int find(struct fabric *f, const struct odp_place *place, bool listens)
 {
-	struct fi_info *hints = wanted(place->provider);
+	bool shm = is_shm(place);
+	struct fi_info *hints = wanted(place->provider, shm ? FI_EP_RDM : FI_EP_MSG);
 	int err;
 
 	if (!hints)
 		return -ENOMEM;
-	err = fi_getinfo(VERSION, place->node, *place->service ? place->service : "0",
-			 listens ? FI_SOURCE : 0, hints, &f->info);
+	err = fi_getinfo(VERSION, shm ? NULL : place->node,
+			 shm ? NULL : *place->service ? place->service : "0",
+			 listens && !shm ? FI_SOURCE : 0, hints, &f->info);
 	fi_freeinfo(hints);
 	return err ? fabric_errno(err) : 0;
+}
+
+static int open_names(struct fabric *f, unsigned completions)
+{
+	struct fi_cq_attr cq = { .size = completions, .format = FI_CQ_FORMAT_MSG,
+				 .wait_obj = FI_WAIT_NONE };
+	struct fi_av_attr av = { .type = FI_AV_UNSPEC };
+	int err = fi_cq_open(f->domain, &cq, &f->cq, f);
+
+	return err ? err : fi_av_open(f->domain, &av, &f->av, f);
 }
 
 static int open_queues(struct fabric *f, unsigned completions)
@@ -119,7 +146,7 @@ int fabric_open(struct fabric *f, const struct odp_place *place, bool listens,
 	if (!err)
 		err = fi_domain(f->fabric, f->info, &f->domain, f);
 	if (!err)
-		err = open_queues(f, completions);
+		err = is_shm(place) ? open_names(f, completions) : open_queues(f, completions);
 	if (!err)
 		return 0;
 	fabric_close(f);
@@ -130,6 +157,8 @@ void fabric_close(struct fabric *f)
 {
 	if (f->cq)
 		fi_close(&f->cq->fid);
+	if (f->av)
+		fi_close(&f->av->fid);
 	if (f->domain)
 		fi_close(&f->domain->fid);
 	if (f->eq)
@@ -159,17 +188,83 @@ uint64_t fabric_remote(const struct fabric *f, uintptr_t start, uintptr_t at)
 	return f->info->domain_attr->mr_mode & FI_MR_VIRT_ADDR ? at : at - start;
 }
 
-bool fabric_wait(struct fabric *f, int other_fd, int timeout_ms)
+#define NAME_PREFIX "fi_shm://"
+
+int fabric_name(struct fid_ep *ep, char *name)
 {
-	struct fid *fids[] = { &f->cq->fid, &f->eq->fid };
+	char full[sizeof(NAME_PREFIX) + FABRIC_NAME];
+	size_t length = sizeof(full) - 1;
+	int err = fi_getname(&ep->fid, full, &length);
+
+	if (err)
+		return fabric_errno(err);
+	full[length] = 0;
+	if (strncmp(full, NAME_PREFIX, sizeof(NAME_PREFIX) - 1) ||
+	    strlen(full) - (sizeof(NAME_PREFIX) - 1) >= FABRIC_NAME)
+		return -EPROTO;
+	strcpy(name, full + sizeof(NAME_PREFIX) - 1);
+	return 0;
+}
+
+int fabric_peer(struct fabric *f, const char *name, fi_addr_t *peer)
+{
+	char full[sizeof(NAME_PREFIX) + FABRIC_NAME];
+
+	snprintf(full, sizeof(full), NAME_PREFIX "%s", name);
+	return fi_av_insert(f->av, full, 1, peer, 0, NULL) == 1 ? 0 : -ECONNREFUSED;
+}
+
+void fabric_forget(struct fabric *f, fi_addr_t peer)
+{
+	fi_av_remove(f->av, &peer, 1, 0);
+}
+
+int fabric_process(uint64_t pid)
+{
+	return (int)syscall(SYS_pidfd_open, (pid_t)pid, 0);
+}
+
+bool fabric_lives(int process)
+{
+	struct pollfd fd = { .fd = process, .events = POLLIN };
+
+	return process >= 0 && !poll(&fd, 1, 0);
+}
+
+/* Up to a millisecond; the first ones only let others run. */
+static void short_sleep(struct fabric *f, int other_fd)
+{
+	struct pollfd other = { .fd = other_fd, .events = POLLIN };
+	struct timespec time = { 0 };
+
+	f->idle += f->idle < 200;
+	if (f->idle < 20) {
+		sched_yield();
+		return;
+	}
+	time.tv_nsec = f->idle * 5000;
+	ppoll(&other, other_fd >= 0, &time, NULL);
+}
+
+int fabric_wait(struct fabric *f, int other_fd, int timeout_ms)
+{
+	struct fid *fids[] = { &f->cq->fid, f->eq ? &f->eq->fid : NULL };
 	struct pollfd fds[] = { { .fd = f->cq_fd, .events = POLLIN },
 				{ .fd = f->eq_fd, .events = POLLIN },
 				{ .fd = other_fd, .events = POLLIN } };
 
+	if (!fabric_has_connections(f)) {
+		short_sleep(f, other_fd);
+		return 1;
+	}
 	/* Something came since it was last read, or the provider has to be driven. */
-	if (fi_trywait(f->fabric, fids, 2) || poll(fds, other_fd < 0 ? 2 : 3, timeout_ms) <= 0)
-		return true;
-	return !((fds[0].revents | fds[1].revents | fds[2].revents) & POLLNVAL);
+	if (fi_trywait(f->fabric, fids, 2))
+		return 1;
+	if (poll(fds, other_fd < 0 ? 2 : 3, timeout_ms) <= 0)
+		return 0;
+	if ((fds[0].revents | fds[1].revents | fds[2].revents) & POLLNVAL)
+		return -ENODEV;
+	return !!fds[2].revents;
 }
 
 int fabric_endpoint(struct fabric *f, struct fi_info *info, void *context, struct fid_ep **out)
@@ -179,7 +274,7 @@ int fabric_endpoint(struct fabric *f, struct fi_info *info, void *context, struc
 
 	if (err)
 		return fabric_errno(err);
-	err = fi_ep_bind(ep, &f->eq->fid, 0);
+	err = fi_ep_bind(ep, f->av ? &f->av->fid : &f->eq->fid, 0);
 	if (!err)
 		err = fi_ep_bind(ep, &f->cq->fid, FI_TRANSMIT | FI_RECV);
 	if (!err)

@@ -2,6 +2,11 @@
 /*
  * fabric - libfabric, as far as both sides use it alike: a provider, its domain, one queue of
  * completions and one of connection events.
+ *
+ * Providers with connections (tcp, verbs: FI_EP_MSG) are used by them: one that ends is told
+ * to the other side. shm has none (FI_EP_RDM): endpoints have names, sides introduce each
+ * other, say good-bye, and look whether the other's process lives. Nor can its queue be waited
+ * for: who waits sleeps for a short time, longer the longer nothing comes.
  */
 #ifndef ODP_FABRIC_H
 #define ODP_FABRIC_H
@@ -22,7 +27,9 @@ struct fabric {
 	struct fid_domain *domain;
 	struct fid_cq *cq;
 	struct fid_eq *eq;
-	int cq_fd, eq_fd;
+	struct fid_av *av; /* without connections: names of peers */
+	int cq_fd, eq_fd;  /* -1: it cannot be waited for */
+	unsigned idle;	   /* waits in a row in which nothing came */
 	_Atomic uint64_t next_key;
 };
 
@@ -49,9 +56,32 @@ bool fabric_wants_local(const struct fabric *f);
 /* How a peer names an address in a registration that begins at `start`. */
 uint64_t fabric_remote(const struct fabric *f, uintptr_t start, uintptr_t at);
 
-/* Sleep until a queue has something, or other_fd (-1: none) is readable, or the time is up.
- * false: the program has closed our descriptors; their numbers are for others now. */
-bool fabric_wait(struct fabric *f, int other_fd, int timeout_ms);
+static inline bool fabric_has_connections(const struct fabric *f)
+{
+	return !f->av;
+}
+
+#define FABRIC_NAME 96u /* bytes of an endpoint's name, with the NUL */
+
+/* Without connections: what a peer calls this endpoint, and what we call a peer. */
+int fabric_name(struct fid_ep *ep, char *name);
+int fabric_peer(struct fabric *f, const char *name, fi_addr_t *peer);
+void fabric_forget(struct fabric *f, fi_addr_t peer);
+
+/* A process, to be asked whether it lives (a zombie does not). -1: it is gone already. */
+int fabric_process(uint64_t pid);
+bool fabric_lives(int process);
+
+/* Something came, or is about to: the next waits are short. */
+static inline void fabric_came(struct fabric *f)
+{
+	f->idle = 0;
+}
+
+/* Sleep until a queue has something, or other_fd (-1: none) is readable, or the time is up. 1:
+ * other_fd may be; 0; -ENODEV: the program has closed our descriptors, and their numbers are for
+ * others now. */
+int fabric_wait(struct fabric *f, int other_fd, int timeout_ms);
 
 /* An endpoint on both queues, enabled; `info`: of the connection request, or NULL. */
 int fabric_endpoint(struct fabric *f, struct fi_info *info, void *context,

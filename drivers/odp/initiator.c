@@ -9,7 +9,6 @@
  * has failed stays failed: an answer that comes later could not be told from another's.
  */
 #include <errno.h>
-#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -23,7 +22,7 @@
 #define TIMEOUT_MS 10000u
 #define MESSAGE WIRE_MAX
 #define SPIN_NS 20000u /* a short answer is nearer than a sleep and a wake-up */
-#define HELLO WIRE_SLOTS /* which message: one more than there are slots */
+#define NEAR_NS 2000000u /* where no sleep can be ended by the provider: until then none */
 
 struct slot {
 	struct fi_context2 sent;
@@ -39,7 +38,10 @@ struct odp {
 	struct hmm_regcache *cache;
 	struct fabric fabric;
 	struct fid_ep *ep;
+	fi_addr_t peer; /* without connections: the target's reception, then our own endpoint there */
+	int process;	/* likewise: the target's, a pidfd; -1: not known yet */
 	bool connected, greeted;
+	bool fenced; /* since the call that runs has begun */
 	int failed; /* why the connection has ended, for good */
 	unsigned timeout_ms;
 	uint64_t heard; /* ns: when something came last */
@@ -48,6 +50,9 @@ struct odp {
 	struct fid_mr *mr;
 	struct fi_context2 received[WIRE_SLOTS + 1];
 	struct slot slot[WIRE_SLOTS];
+	struct {
+		_Atomic uint64_t requests, failed, uncached;
+	} count;
 };
 
 #define MEMORY ((size_t)(2 * WIRE_SLOTS + 1) * MESSAGE)
@@ -119,7 +124,8 @@ static int expose(struct odp *odp, struct slot *s, struct wire_request *r)
 
 	if (odp->cache)
 		err = hmm_regcache_get(odp->cache, at, op->length,
-				       write ? HMM_REGCACHE_WRITE : 0, 0, &s->region);
+				       write ? HMM_REGCACHE_WRITE : 0,
+				       odp->fenced ? HMM_REGCACHE_FENCED : 0, &s->region);
 	if (!err) {
 		handle = hmm_region_handle(s->region);
 		start = hmm_region_start(s->region);
@@ -127,6 +133,7 @@ static int expose(struct odp *odp, struct slot *s, struct wire_request *r)
 		/* No cache, or memory that nobody would tell us a change of. */
 		err = reg(odp, at, op->length, write ? HMM_REGCACHE_WRITE : 0, &handle);
 		s->mr = err ? NULL : handle;
+		odp->count.uncached++;
 	}
 	if (err)
 		return err;
@@ -158,6 +165,21 @@ static void finish(struct slot *s, int result)
 	s->busy = false;
 }
 
+static bool target_lives(const struct odp *odp)
+{
+	return odp->process < 0 || fabric_lives(odp->process);
+}
+
+static void part(struct odp *odp)
+{
+	uint8_t bye[WIRE_BYE];
+
+	if (fabric_has_connections(&odp->fabric))
+		fi_shutdown(odp->ep, 0);
+	else if (odp->greeted && target_lives(odp))
+		fi_inject(odp->ep, bye, wire_put_bye(bye), odp->peer);
+}
+
 /* The connection is lost: whoever waits, waits no more. Its endpoint goes first, so that no
  * buffer is written to afterwards. */
 static void give_up(struct odp *odp, int why)
@@ -166,19 +188,22 @@ static void give_up(struct odp *odp, int why)
 		return;
 	odp->failed = why;
 	if (odp->ep) {
-		fi_shutdown(odp->ep, 0);
+		part(odp);
 		fi_close(&odp->ep->fid);
 		odp->ep = NULL;
 	}
 	for (unsigned i = 0; i < WIRE_SLOTS; i++)
 		if (odp->slot[i].busy)
 			finish(&odp->slot[i], why);
+	/* No more will be asked for: nothing of the program's need be pinned. */
+	if (odp->cache)
+		hmm_regcache_flush(odp->cache);
 }
 
 static void post_receive(struct odp *odp, unsigned i)
 {
-	ssize_t err = fi_recv(odp->ep, message_in(odp, i), MESSAGE, desc(odp), 0,
-			      &odp->received[i]);
+	ssize_t err = fi_recv(odp->ep, message_in(odp, i), MESSAGE, desc(odp),
+			      FI_ADDR_UNSPEC, &odp->received[i]);
 
 	if (err)
 		give_up(odp, err == -FI_EAGAIN ? -ENOBUFS : -ECONNRESET);
@@ -259,7 +284,7 @@ static void begin(struct odp *odp, struct slot *s, struct odp_op *op)
 	/* There are slots enough in every provider's queue; it may be at its beginning. */
 	for (uint64_t began = now_ns(); err == -FI_EAGAIN && now_ns() - began < 1000000000u;) {
 		err = fi_send(odp->ep, message_out(odp, (unsigned)(s - odp->slot)), (size_t)n,
-			      desc(odp), 0, &s->sent);
+			      desc(odp), odp->peer, &s->sent);
 		if (err == -FI_EAGAIN)
 			fi_cq_read(odp->fabric.cq, NULL, 0);
 	}
@@ -296,14 +321,34 @@ static void answered(struct odp *odp, const uint8_t *at, size_t length)
 	finish(s, err);
 }
 
+/* From here on requests go to the endpoint that is ours there. */
+static void greeted(struct odp *odp, const uint8_t *at, size_t length)
+{
+	struct wire_name name;
+
+	odp->greeted = true;
+	if (fabric_has_connections(&odp->fabric))
+		return;
+	if (!wire_get_name(&name, wire_bytes(at, WIRE_HELLO), length - WIRE_HELLO)) {
+		give_up(odp, -EPROTO);
+		return;
+	}
+	fabric_forget(&odp->fabric, odp->peer);
+	odp->process = fabric_process(name.pid);
+	if (fabric_peer(&odp->fabric, name.name, &odp->peer))
+		give_up(odp, -EPROTO);
+}
+
 static void received(struct odp *odp, unsigned i, size_t length)
 {
 	const uint8_t *at = message_in(odp, i);
 
-	if (odp->greeted)
+	if (wire_is_bye(at, length))
+		give_up(odp, -ECONNRESET);
+	else if (odp->greeted)
 		answered(odp, at, length);
 	else if (wire_get_hello(at, length))
-		odp->greeted = true;
+		greeted(odp, at, length);
 	else
 		give_up(odp, -EPROTO);
 	if (!odp->failed)
@@ -341,8 +386,14 @@ static void connection_event(struct odp *odp)
 {
 	struct fi_eq_cm_entry entry;
 	uint32_t event;
-	ssize_t n = fi_eq_read(odp->fabric.eq, &event, &entry, sizeof(entry), 0);
+	ssize_t n;
 
+	if (!odp->fabric.eq) {
+		if (!target_lives(odp))
+			give_up(odp, -ECONNRESET);
+		return;
+	}
+	n = fi_eq_read(odp->fabric.eq, &event, &entry, sizeof(entry), 0);
 	if (n == -FI_EAVAIL) {
 		struct fi_eq_err_entry error = { 0 };
 
@@ -369,6 +420,8 @@ static bool progress(struct odp *odp)
 		give_up(odp, -ECONNRESET);
 		return true;
 	}
+	if (n > 0)
+		fabric_came(&odp->fabric);
 	for (ssize_t i = 0; i < n && !odp->failed; i++)
 		completed(odp, &entry[i]);
 	return n > 0;
@@ -388,7 +441,9 @@ static void wait_for_more(struct odp *odp)
 		if (now - began < SPIN_NS)
 			continue;
 		connection_event(odp);
-		if (!odp->failed && !fabric_wait(&odp->fabric, -1, 100))
+		if (now - began < NEAR_NS)
+			fabric_came(&odp->fabric); /* RDMA needs this side too */
+		if (!odp->failed && fabric_wait(&odp->fabric, -1, 100) < 0)
 			give_up(odp, -ECONNRESET);
 	}
 }
@@ -439,6 +494,8 @@ static void run(struct odp *odp, struct odp_op *ops, unsigned n)
 {
 	unsigned next = 0;
 
+	/* One fence for all of them. They begin later, but nobody could tell from when on. */
+	odp->fenced = n > 1 && odp->cache && !hmm_regcache_fence(odp->cache);
 	odp->heard = now_ns();
 	while (next < n || any_busy(odp)) {
 		struct slot *s = NULL;
@@ -470,6 +527,8 @@ int odp_run(struct odp *odp, struct odp_op *ops, unsigned n)
 	pthread_mutex_unlock(&odp->lock);
 	for (unsigned i = 0; i < n; i++)
 		failed += ops[i].result != 0;
+	odp->count.requests += n;
+	odp->count.failed += (unsigned)failed;
 	return failed;
 }
 
@@ -541,14 +600,45 @@ int odp_advise(struct odp *odp, const struct odp_key *key, uint64_t addr, size_t
 	return run_one(odp, &op);
 }
 
-struct hmm_regcache *odp_cache(struct odp *odp)
+void odp_get_stats(struct odp *odp, struct odp_stats *stats)
 {
-	return odp->cache;
+	struct odp_stats all = { .requests = odp->count.requests,
+				 .failed = odp->count.failed,
+				 .uncached = odp->count.uncached,
+				 .cache = { .size = sizeof(all.cache) } };
+	size_t size = stats->size < sizeof(all) ? stats->size : sizeof(all);
+
+	if (odp->cache)
+		hmm_regcache_get_stats(odp->cache, &all.cache);
+	all.size = size;
+	memcpy(stats, &all, size);
 }
 
 /* ---- connecting ---- */
 
-static int connect_endpoint(struct odp *odp)
+/* Without connections: to the target's reception, with our name. */
+static int introduce(struct odp *odp, const struct odp_place *place)
+{
+	uint8_t *at = message_out(odp, 0);
+	struct wire_name name = { .pid = (uint64_t)getpid() };
+	size_t n = wire_put_connect(at);
+	ssize_t err = fabric_name(odp->ep, name.name);
+
+	if (!err)
+		err = fabric_peer(&odp->fabric, place->node, &odp->peer);
+	n += wire_put_name(at + n, &name);
+	odp->connected = true;
+	for (uint64_t began = now_ns(); !err && now_ns() - began < 1000000000u;) {
+		err = fi_send(odp->ep, at, n, desc(odp), odp->peer, &odp->slot[0].sent);
+		if (err != -FI_EAGAIN)
+			break;
+		fi_cq_read(odp->fabric.cq, NULL, 0); /* the provider is still meeting the other */
+		err = 0;
+	}
+	return err ? fabric_errno(err) == -EAGAIN ? -ECONNREFUSED : fabric_errno(err) : 0;
+}
+
+static int connect_endpoint(struct odp *odp, const struct odp_place *place)
 {
 	uint8_t hello[WIRE_CONNECT];
 	int err = fabric_endpoint(&odp->fabric, NULL, odp, &odp->ep);
@@ -557,6 +647,8 @@ static int connect_endpoint(struct odp *odp)
 		post_receive(odp, i);
 	if (err || odp->failed)
 		return err ? err : odp->failed;
+	if (!fabric_has_connections(&odp->fabric))
+		return introduce(odp, place);
 	return fabric_errno(fi_connect(odp->ep, odp->fabric.info->dest_addr, hello,
 				       wire_put_connect(hello)));
 }
@@ -572,7 +664,7 @@ static int wait_greeting(struct odp *odp)
 		}
 		connection_event(odp);
 		progress(odp);
-		if (!odp->failed && !odp->connected && !fabric_wait(&odp->fabric, -1, 100))
+		if (!odp->failed && !odp->connected && fabric_wait(&odp->fabric, -1, 100) < 0)
 			give_up(odp, -ECONNRESET);
 		if (now_ns() - odp->heard > odp->timeout_ms * UINT64_C(1000000))
 			give_up(odp, -ETIMEDOUT);
@@ -617,6 +709,8 @@ void odp_close(struct odp *odp)
 	if (odp->mr)
 		fi_close(&odp->mr->fid);
 	fabric_close(&odp->fabric);
+	if (odp->process >= 0)
+		close(odp->process);
 	hmm_free(odp->memory, MEMORY);
 	hmm_put(odp->hmm);
 	pthread_mutex_destroy(&odp->lock);
@@ -636,6 +730,7 @@ int odp_connect(const char *address, const struct odp_options *options, struct o
 	if (!odp)
 		return -ENOMEM;
 	odp->pid = getpid();
+	odp->process = -1;
 	pthread_mutex_init(&odp->lock, NULL);
 	err = take_options(odp, options, &no_cache);
 	if (!err)
@@ -645,7 +740,7 @@ int odp_connect(const char *address, const struct odp_options *options, struct o
 	if (!err && !no_cache)
 		err = cache_open(odp);
 	if (!err)
-		err = connect_endpoint(odp);
+		err = connect_endpoint(odp, &place);
 	if (!err)
 		err = wait_greeting(odp);
 	if (err) {

@@ -10,6 +10,7 @@
  * others travel. Pieces are few for each connection, and the oldest job has them first.
  */
 #include <errno.h>
+#include <stdlib.h>
 
 #include "odp_private.h"
 
@@ -40,13 +41,19 @@ static unsigned slot_of(const struct connection *c, const struct job *job)
 	return (unsigned)(job - c->job);
 }
 
+/* Pieces end in any order; the lowest address counts. */
 static void fail(struct job *job, int err, uint64_t addr, enum hmm_reason reason)
 {
-	if (job->answer.result)
-		return; /* the first one counts */
+	if (job->answer.result && job->answer.fault_addr <= addr)
+		return;
 	job->answer.result = err;
 	job->answer.fault_addr = addr;
 	job->answer.reason = reason;
+}
+
+static void fail_access(struct job *job, int err, const struct access *a)
+{
+	fail(job, err, a->fault_addr ? a->fault_addr : a->addr, a->reason);
 }
 
 /* ---- the answer ---- */
@@ -56,12 +63,12 @@ static void try_send(struct connection *c, struct job *job)
 	unsigned slot = slot_of(c, job);
 	uint8_t *at = answer_buffer(c, slot);
 	size_t n = wire_put_response(at, &job->answer) + job->answer.length;
-	ssize_t err = fi_send(c->ep, at, n, connection_desc(c), 0, &job->tag);
+	ssize_t err = fi_send(c->ep, at, n, connection_desc(c), c->peer, &job->tag);
 
 	if (!err)
 		job->sent = true;
 	else if (err == -FI_EAGAIN)
-		c->target->again = true;
+		c->again = true;
 	else
 		connection_end(c, "the answer cannot be sent", false);
 }
@@ -86,7 +93,7 @@ static struct work *prepare(struct connection *c, struct job *job, struct piece 
 
 	*work = (struct work){ .connection = c,
 			       .slot = slot_of(c, job),
-			       .piece = piece ? (int)(piece - c->piece) : -1,
+			       .piece = piece ? (int)(piece - c->piece) : OF_JOB,
 			       .key = job->request.key,
 			       .need = needs(job->request.code, job->request.operand) };
 	return work;
@@ -136,24 +143,22 @@ static void travel(struct connection *c, struct job *job, struct piece *piece)
 	ssize_t err;
 
 	if (r->code == ODP_GET)
-		err = fi_write(c->ep, piece->buffer, piece->length, connection_desc(c), 0, there,
-			       r->buffer_key, &piece->tag);
+		err = fi_write(c->ep, piece->buffer, piece->length, connection_desc(c), c->peer,
+			       there, r->buffer_key, &piece->tag);
 	else
-		err = fi_read(c->ep, piece->buffer, piece->length, connection_desc(c), 0, there,
-			      r->buffer_key, &piece->tag);
+		err = fi_read(c->ep, piece->buffer, piece->length, connection_desc(c), c->peer,
+			      there, r->buffer_key, &piece->tag);
 	piece->state = err ? PIECE_WAITS : PIECE_TRAVELS;
 	if (err == -FI_EAGAIN)
-		c->target->again = true;
+		c->again = true;
 	else if (err)
 		connection_end(c, "RDMA was refused", false);
 }
 
 static void piece_loaded(struct connection *c, struct job *job, struct piece *piece, int err)
 {
-	const struct access *a = &piece->work.access;
-
 	if (err) {
-		fail(job, err, a->fault_addr, a->reason);
+		fail_access(job, err, &piece->work.access);
 		piece_done(job, piece);
 	} else {
 		atomic_fetch_add(&c->target->count.bytes_out, piece->length);
@@ -163,10 +168,8 @@ static void piece_loaded(struct connection *c, struct job *job, struct piece *pi
 
 static void piece_stored(struct connection *c, struct job *job, struct piece *piece, int err)
 {
-	const struct access *a = &piece->work.access;
-
 	if (err)
-		fail(job, err, a->fault_addr, a->reason);
+		fail_access(job, err, &piece->work.access);
 	else
 		atomic_fetch_add(&c->target->count.bytes_in, piece->length);
 	piece_done(job, piece);
@@ -214,7 +217,13 @@ void job_travelled(struct connection *c, struct piece *piece)
 		piece_done(job, piece);
 		return;
 	}
-	err = job->answer.result ? job->answer.result : piece_access(c, job, piece);
+	/* What is behind a failure need not be looked at; what is before it may fail lower. */
+	if (job->answer.result &&
+	    job->request.remote + piece->offset >= job->answer.fault_addr) {
+		piece_done(job, piece);
+		return;
+	}
+	err = piece_access(c, job, piece);
 	if (err != -EAGAIN)
 		piece_stored(c, job, piece, err);
 }
@@ -223,7 +232,7 @@ static void run_pieces(struct connection *c, struct job *job)
 {
 	struct piece *piece;
 
-	while (!c->closing && !c->target->again && !job->answer.result &&
+	while (!c->closing && !c->again && !job->answer.result &&
 	       job->next < job->request.length && (piece = free_piece(c)))
 		begin_piece(c, job, piece);
 	if (!c->closing && !job->pieces &&
@@ -238,7 +247,7 @@ static void short_done(struct connection *c, struct job *job, int err)
 	const struct work *work = &job->work;
 
 	if (err) {
-		fail(job, err, work->access.fault_addr, work->access.reason);
+		fail_access(job, err, &work->access);
 	} else if (job->request.code == ODP_GET) {
 		job->answer.length = job->request.length;
 		atomic_fetch_add(&c->target->count.bytes_out, job->request.length);
@@ -288,6 +297,24 @@ static void run_short(struct connection *c, struct job *job)
 }
 
 /* Advice that nobody waits for is answered before it is taken; its outcome is nobody's. */
+static int give_advice(struct connection *c, const struct job *job)
+{
+	const struct wire_request *r = &job->request;
+	struct work *work = c->advice < ADVICE_WAITS ? malloc(sizeof(*work)) : NULL;
+
+	if (!work)
+		return c->advice < ADVICE_WAITS ? -ENOMEM : -EBUSY;
+	*work = (struct work){ .kind = WORK_ADVISE,
+			       .connection = c,
+			       .piece = OF_NOBODY,
+			       .key = r->key,
+			       .advice = (enum odp_advice)r->operand,
+			       .access = { .addr = r->remote, .length = r->length } };
+	c->advice++;
+	work_give(c->target, work);
+	return 0;
+}
+
 static void run_advice(struct connection *c, struct job *job)
 {
 	const struct wire_request *r = &job->request;
@@ -295,8 +322,7 @@ static void run_advice(struct connection *c, struct job *job)
 	int err;
 
 	if (!r->compare) {
-		err = work_advise(c->target, &r->key, r->remote, r->length,
-				  (enum odp_advice)r->operand);
+		err = give_advice(c, job);
 		if (err)
 			fail(job, err, 0, HMM_REASON_NONE);
 		answer(c, job);
@@ -423,6 +449,11 @@ void job_worked(struct connection *c, struct work *work)
 	struct job *job = &c->job[work->slot];
 
 	c->works--;
+	if (work->piece == OF_NOBODY) {
+		c->advice--;
+		free(work);
+		return;
+	}
 	if (c->closing)
 		return;
 	if (work->piece >= 0) {
@@ -462,17 +493,20 @@ static bool has_pieces(const struct job *job)
 	       (job->request.code == ODP_GET || job->request.code == ODP_PUT);
 }
 
-void jobs_pump(struct connection *c)
+bool jobs_pump(struct connection *c)
 {
 	struct job *job;
+	bool some = false;
 
 	for (unsigned i = 0; i < c->target->depth && !c->closing; i++)
 		if (c->piece[i].state == PIECE_WAITS)
 			travel(c, &c->job[c->piece[i].slot], &c->piece[i]);
 	for (uint64_t after = 0; !c->closing && (job = oldest(c, after)); after = job->number) {
+		some = true;
 		if (has_pieces(job))
 			run_pieces(c, job);
 		else if (job->state == JOB_ANSWERS && !job->sent)
 			try_send(c, job);
 	}
+	return some;
 }

@@ -41,8 +41,10 @@
 #define CLIENTS_MAX 1024u
 #define DEPTH_MAX 16u
 #define WORKERS_MAX 16u
+#define CALLS 8u /* introductions at a time */
 #define PIECE_MAX ((size_t)4 << 20)
-#define ADVICE_STEP ((size_t)16 << 20) /* bytes; then others have their turn */
+#define ADVICE_STEP ((size_t)2 << 20) /* bytes; then others have their turn */
+#define ADVICE_WAITS 16u	      /* advice of a client, that nobody waits for */
 
 static inline uintptr_t page_up(uintptr_t at)
 {
@@ -79,13 +81,16 @@ struct access {
 
 enum work_kind { WORK_FENCE, WORK_ACCESS, WORK_ADVISE };
 
+#define OF_JOB (-1)    /* the job's own */
+#define OF_NOBODY (-2) /* advice that nobody waits for: freed when it is done */
+
 /* What a worker does for a job; one at a time for each piece and for each job. */
 struct work {
 	struct work *next;
 	enum work_kind kind;
-	struct connection *connection; /* NULL: advice of the target's own, freed when done */
+	struct connection *connection; /* NULL: of the target's own, OF_NOBODY */
 	unsigned slot;
-	int piece; /* -1: of the job itself */
+	int piece; /* or OF_* */
 	struct odp_key key;
 	unsigned need; /* ODP_* */
 	struct access access;
@@ -97,7 +102,7 @@ struct work {
 struct tag {
 	struct fi_context2 provider; /* first: the provider's own */
 	struct connection *of;
-	enum { TAG_RECEIVED, TAG_HELLO, TAG_ANSWER, TAG_PIECE } what;
+	enum { TAG_RECEIVED, TAG_HELLO, TAG_ANSWER, TAG_PIECE, TAG_CALL } what;
 	unsigned index;
 };
 
@@ -137,9 +142,14 @@ struct connection {
 	struct odp_target *target;
 	struct connection *next;
 	struct fid_ep *ep;
-	bool connected, greeted, closing;
+	fi_addr_t peer; /* without connections: the initiator's; else 0 */
+	int process;	/* likewise: a pidfd; -1 */
+	bool connected, greeted;
+	_Atomic bool closing; /* workers drop its advice then */
+	bool again; /* the provider had no room for something of it: try soon */
 	uint64_t since; /* ns: when it was accepted */
-	unsigned works; /* that workers have */
+	unsigned works;	 /* that workers have */
+	unsigned advice; /* of them, that nobody waits for */
 	uint64_t numbers;
 	unsigned unposted; /* a bit for each buffer of a message that had no room to be posted */
 	void *memory;	  /* all buffers */
@@ -150,18 +160,25 @@ struct connection {
 	struct piece piece[DEPTH_MAX];
 };
 
+struct work_queue {
+	struct work *first, **end;
+};
+
 struct odp_target {
 	struct hmm *hmm;
 	pid_t pid;
 	struct fabric fabric;
-	struct fid_pep *pep;
+	struct fid_pep *pep;	  /* of a provider with connections; else */
+	struct fid_ep *reception; /* where initiators introduce themselves */
+	uint8_t (*calls)[WIRE_NAMED]; /* what they send there */
+	struct tag call[CALLS];
+	uint64_t looked; /* ns: whether peers' processes live */
 	char address[192];
 	size_t piece;
 	unsigned depth, max_clients, n_workers;
 	pthread_t thread, worker[WORKERS_MAX];
 	int wake; /* eventfd: something is done, or stop */
 	_Atomic bool stop;
-	bool again; /* a queue was full: try soon */
 	struct connection *connections, *ended;
 
 	pthread_mutex_t regions_lock;
@@ -170,8 +187,10 @@ struct odp_target {
 
 	pthread_mutex_t work_lock;
 	pthread_cond_t work_there;
-	struct work *todo, **todo_end, *done;
-	unsigned own_advice; /* that waits */
+	struct work_queue todo, advice; /* advice has its turn when nobody waits, and at times */
+	struct work *done;
+	unsigned turns, advising; /* workers that are at advice */
+	unsigned own_advice;	  /* that waits */
 	bool work_stop;
 
 	struct {
@@ -194,14 +213,18 @@ void table_close(struct odp_region *region);
 int access_try(struct odp_region *region, struct access *access);
 /* Faults in what it needs. As hmm_range_program(). */
 int access_wait(struct odp_region *region, struct access *access);
-int access_map_present(struct odp_region *region, uintptr_t start, uintptr_t end);
+/* A step of it: -EINPROGRESS, and *start is where to go on. */
+int access_map_present(struct odp_region *region, uintptr_t *start, uintptr_t end);
 /* A step of it: -EINPROGRESS, and addr and length are what is left. */
 int access_advise(struct odp_region *region, struct access *access, enum odp_advice advice);
 
 /* ---- work.c ---- */
+void work_queues_init(struct odp_target *target);
 int workers_start(struct odp_target *target);
 void workers_stop(struct odp_target *target);
 void work_give(struct odp_target *target, struct work *work);
+/* Do one that waits, or a step of it. false: there is none. For workers, and tests. */
+bool work_one(struct odp_target *target);
 /* The target's own, which nobody waits for. -EBUSY: there is too much of it. */
 int work_advise(struct odp_target *target, const struct odp_key *key, uintptr_t start,
 		size_t length, enum odp_advice advice);
@@ -214,19 +237,23 @@ bool job_begin(struct connection *c, unsigned received, const void *message, siz
 void job_worked(struct connection *c, struct work *work);
 void job_travelled(struct connection *c, struct piece *piece);
 void job_answered(struct connection *c, struct job *job);
-/* Everything that can go on. */
-void jobs_pump(struct connection *c);
+/* Everything that can go on. true: there are some. */
+bool jobs_pump(struct connection *c);
 
 /* ---- connection.c; all in the fabric's thread ---- */
 void connection_accept(struct odp_target *target, struct fi_eq_cm_entry *request,
 		       size_t data_length);
+/* Without connections: somebody introduces himself. */
+void connection_called(struct odp_target *target, const void *message, size_t length);
 void connection_up(struct connection *c);
+/* Does the peer's process live? */
+bool connection_lives(const struct connection *c);
 void connection_end(struct connection *c, const char *why, bool broken);
 /* Those that have ended: endpoints are closed, and what the last call closed is freed. Between two
  * calls the queue of completions is read until it is empty. */
 void connections_free(struct odp_target *target);
-/* Everything that can go on. */
-void connection_pump(struct connection *c);
+/* Everything that can go on. true: there are requests under way. */
+bool connection_pump(struct connection *c);
 uint64_t now_ns(void);
 void connection_completed(struct tag *tag, size_t length);
 void *connection_desc(const struct connection *c);

@@ -110,6 +110,7 @@ int odp_region_create(struct odp_target *target, uintptr_t start, size_t length,
 		      unsigned access, struct odp_region **out)
 {
 	struct odp_region *region;
+	uintptr_t at = start;
 	int err = check(target, start, length, access, out);
 
 	if (err)
@@ -126,8 +127,9 @@ int odp_region_create(struct odp_target *target, uintptr_t start, size_t length,
 	if (!err) {
 		/* As mlx5 does (hmm-reference 3.2): what it cannot have now is faulted later. Of all
 		 * memory there is it would be a long look for little. */
-		if (length != UINTPTR_MAX)
-			access_map_present(region, region->start, region->end);
+		while (length != UINTPTR_MAX &&
+		       access_map_present(region, &at, region->end) == -EINPROGRESS)
+			;
 		err = enter(region);
 		if (err)
 			table_close(region);
@@ -184,6 +186,11 @@ int odp_region_advise(struct odp_region *region, uintptr_t start, size_t length,
 		err = access_advise(region, &a, advice);
 	while (err == -EINPROGRESS);
 	return err;
+}
+
+uint64_t odp_region_lookup(const struct odp_region *region, const void *addr)
+{
+	return uhmm_ptable_lookup(&region->table, (uintptr_t)addr);
 }
 
 void odp_region_get_stats(struct odp_region *region, struct odp_region_stats *stats)

@@ -14,6 +14,7 @@
 #include "odp_private.h"
 
 #define AT_ONCE 32
+#define LOOK_NS UINT64_C(500000000)   /* between two looks whether peers live */
 #define GREET_NS UINT64_C(10000000000) /* for a connection to come up */
 
 /* ---- events of connections ---- */
@@ -62,7 +63,27 @@ static void completion_error(struct odp_target *target)
 	if (fi_cq_readerr(target->fabric.cq, &error, 0) < 0 || !error.op_context)
 		return;
 	tag = error.op_context;
-	connection_end(tag->of, fi_strerror(error.err), false);
+	if (tag->of)
+		connection_end(tag->of, fi_strerror(error.err), false);
+}
+
+/* ---- where initiators introduce themselves ---- */
+
+static int listen_for(struct odp_target *target, unsigned i)
+{
+	return fabric_errno(fi_recv(target->reception, target->calls[i], WIRE_NAMED, NULL,
+				    FI_ADDR_UNSPEC, &target->call[i]));
+}
+
+static void completed(struct odp_target *target, struct tag *tag, size_t length)
+{
+	if (tag->what != TAG_CALL) {
+		connection_completed(tag, length);
+		return;
+	}
+	connection_called(target, target->calls[tag->index], length);
+	if (listen_for(target, tag->index))
+		hmm_log(HMM_LOG_ERROR, "odp: no more initiators can introduce themselves");
 }
 
 /* Until the queue is empty. */
@@ -79,8 +100,9 @@ static void completions(struct odp_target *target)
 		}
 		if (n <= 0)
 			return;
+		fabric_came(&target->fabric);
 		for (ssize_t i = 0; i < n; i++)
-			connection_completed(entry[i].op_context, entry[i].len);
+			completed(target, entry[i].op_context, entry[i].len);
 	}
 }
 
@@ -97,21 +119,29 @@ static void worked(struct odp_target *target)
 /* Who connects and says nothing has no place for ever. */
 static void pump(struct odp_target *target)
 {
+	bool look = now_ns() - target->looked > LOOK_NS;
 	struct connection *next;
 
+	if (look)
+		target->looked = now_ns();
 	for (struct connection *c = target->connections; c; c = next) {
 		next = c->next;
 		if (!c->connected && now_ns() - c->since > GREET_NS)
 			connection_end(c, "it never came up", false);
-		else
-			connection_pump(c);
+		else if (look && !connection_lives(c))
+			connection_end(c, "its process is gone", false);
+		else if (connection_pump(c))
+			fabric_came(&target->fabric);
 	}
 }
 
 /* How long nothing can happen that the queues do not tell. */
 static int sleep_ms(const struct odp_target *target)
 {
-	return target->again ? 1 : target->ended ? 10 : 1000;
+	for (struct connection *c = target->connections; c; c = c->next)
+		if (c->again)
+			return 1;
+	return target->ended ? 10 : 1000;
 }
 
 static void *fabric_thread(void *arg)
@@ -120,14 +150,16 @@ static void *fabric_thread(void *arg)
 	eventfd_t value;
 
 	while (!target->stop) {
-		if (!fabric_wait(&target->fabric, target->wake, sleep_ms(target))) {
+		int woken = fabric_wait(&target->fabric, target->wake, sleep_ms(target));
+
+		if (woken < 0) {
 			hmm_log(HMM_LOG_ERROR, "odp: the program has closed the target's "
 					       "descriptors; nobody is served any more");
 			break;
 		}
-		eventfd_read(target->wake, &value);
-		target->again = false;
-		while (one_event(target))
+		if (woken)
+			eventfd_read(target->wake, &value);
+		while (target->fabric.eq && one_event(target))
 			;
 		completions(target);
 		worked(target);
@@ -151,8 +183,8 @@ static int take_options(struct odp_target *target, const struct odp_target_optio
 	for (size_t i = sizeof(o); given && i < given->size; i++)
 		if (((const char *)given)[i])
 			return -E2BIG;
-	target->piece = o.piece ? o.piece : (size_t)256 << 10;
-	target->depth = o.depth ? o.depth : 4;
+	target->piece = o.piece ? o.piece : (size_t)64 << 10;
+	target->depth = o.depth ? o.depth : 8;
 	target->max_clients = o.max_clients ? o.max_clients : 64;
 	target->n_workers = o.workers ? o.workers : 2;
 	if (target->piece < PAGE || target->piece > PIECE_MAX ||
@@ -184,6 +216,26 @@ static int name(struct odp_target *target, const struct odp_place *place)
 	return 0;
 }
 
+/* Without connections: an endpoint whose name is known. */
+static int receive(struct odp_target *target)
+{
+	char name[FABRIC_NAME];
+	int err = fabric_endpoint(&target->fabric, NULL, target, &target->reception);
+
+	target->calls = err ? NULL : hmm_alloc(CALLS * sizeof(*target->calls));
+	if (!err && !target->calls)
+		err = -ENOMEM;
+	for (unsigned i = 0; i < CALLS && !err; i++) {
+		target->call[i] = (struct tag){ .what = TAG_CALL, .index = i };
+		err = listen_for(target, i);
+	}
+	if (!err)
+		err = fabric_name(target->reception, name);
+	if (!err)
+		snprintf(target->address, sizeof(target->address), "shm://%s", name);
+	return err;
+}
+
 static int listen_at(struct odp_target *target, const struct odp_place *place)
 {
 	struct fabric *f = &target->fabric;
@@ -192,6 +244,8 @@ static int listen_at(struct odp_target *target, const struct odp_place *place)
 
 	if (err)
 		return err;
+	if (!fabric_has_connections(f))
+		return receive(target);
 	err = fi_passive_ep(f->fabric, f->info, &target->pep, target);
 	if (!err)
 		err = fi_pep_bind(target->pep, &f->eq->fid, 0);
@@ -224,6 +278,9 @@ static void release(struct odp_target *target)
 {
 	if (target->pep)
 		fi_close(&target->pep->fid);
+	if (target->reception)
+		fi_close(&target->reception->fid);
+	hmm_free(target->calls, CALLS * sizeof(*target->calls));
 	fabric_close(&target->fabric);
 	if (target->wake >= 0)
 		close(target->wake);
@@ -277,10 +334,11 @@ void odp_target_close(struct odp_target *target)
 	target->stop = true;
 	eventfd_write(target->wake, 1);
 	pthread_join(target->thread, NULL);
-	workers_stop(target);
-	worked(target);
+	/* First: what a worker hands back must not begin anything, for nobody would do it. */
 	while (target->connections)
 		connection_end(target->connections, "the target closes", false);
+	workers_stop(target);
+	worked(target);
 	while (target->ended) {
 		connections_free(target);
 		completions(target);

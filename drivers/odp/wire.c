@@ -12,6 +12,7 @@
 #define MAGIC_RESPONSE 0x52504431u /* "1DPR" */
 #define MAGIC_HELLO 0x48504431u	   /* "1DPH" */
 #define MAGIC_CONNECT 0x43504431u  /* "1DPC" */
+#define MAGIC_BYE 0x42504431u	   /* "1DPB" */
 
 #define ERRNO_MAX 4095
 
@@ -195,4 +196,35 @@ bool wire_get_hello(const void *from, size_t length)
 bool wire_get_connect(const void *from, size_t length)
 {
 	return get_greeting(from, length, MAGIC_CONNECT);
+}
+
+size_t wire_put_name(void *to, const struct wire_name *name)
+{
+	struct cursor c = { to };
+
+	put64(&c, name->pid);
+	memcpy(c.at, name->name, FABRIC_NAME);
+	return 8 + FABRIC_NAME;
+}
+
+bool wire_get_name(struct wire_name *name, const void *from, size_t length)
+{
+	struct cursor c = { (uint8_t *)(uintptr_t)from };
+
+	if (length < 8 + FABRIC_NAME)
+		return false;
+	name->pid = get64(&c);
+	memcpy(name->name, c.at, FABRIC_NAME);
+	return name->pid && name->pid <= INT32_MAX && *name->name &&
+	       memchr(name->name, 0, FABRIC_NAME);
+}
+
+size_t wire_put_bye(void *to)
+{
+	return put_greeting(to, MAGIC_BYE);
+}
+
+bool wire_is_bye(const void *from, size_t length)
+{
+	return length == WIRE_BYE && get_greeting(from, length, MAGIC_BYE);
 }

@@ -4,6 +4,11 @@
  *
  *	initiator -> target	request [bytes of a short put]
  *	target -> initiator	hello, once; response [bytes of a short get]
+ *	both			bye, where the provider has no connections
+ *
+ * A connection begins with `connect`: in the provider's connection request, or in a message to
+ * the target's well-known endpoint. Without connections of the provider's both greetings go on
+ * with who it is: the process, and the name of the endpoint that this client has to itself.
  *
  * All else is RDMA by the target: it writes what is got to the initiator's buffer and reads
  * what is put from there, so it takes bytes when it has room for them (back-pressure).
@@ -21,6 +26,8 @@
 
 #include <uhmm/odp.h>
 
+#include "fabric.h"
+
 #define WIRE_VERSION 1u
 #define WIRE_SLOTS 16u	  /* requests under way for each connection */
 #define WIRE_INLINE 4096u /* bytes that travel in a message */
@@ -29,7 +36,14 @@
 #define WIRE_RESPONSE 40u
 #define WIRE_HELLO 16u
 #define WIRE_CONNECT 16u /* in the connection request */
+#define WIRE_NAMED (WIRE_HELLO + 8u + FABRIC_NAME) /* a greeting with a name */
+#define WIRE_BYE 16u
 #define WIRE_MAX (WIRE_REQUEST + WIRE_INLINE)
+
+struct wire_name {
+	uint64_t pid;
+	char name[FABRIC_NAME];
+};
 
 struct wire_request {
 	enum odp_opcode code;
@@ -55,11 +69,17 @@ size_t wire_put_response(void *to, const struct wire_response *response);
 size_t wire_put_hello(void *to);
 size_t wire_put_connect(void *to);
 
+/* What follows a greeting. */
+size_t wire_put_name(void *to, const struct wire_name *name);
+size_t wire_put_bye(void *to);
+
 /* false: it is not one, or a field of it is impossible. `length`: of the message. */
 bool wire_get_request(struct wire_request *request, const void *from, size_t length);
 bool wire_get_response(struct wire_response *response, const void *from, size_t length);
 bool wire_get_hello(const void *from, size_t length);
 bool wire_get_connect(const void *from, size_t length);
+bool wire_get_name(struct wire_name *name, const void *from, size_t length);
+bool wire_is_bye(const void *from, size_t length);
 
 /* What follows the message proper. */
 static inline const uint8_t *wire_bytes(const void *message, size_t proper)

@@ -9,6 +9,7 @@
 #include "odp_private.h"
 
 #define OWN_ADVICE 64u /* of the target's own, that may wait */
+#define TURNS 8u       /* one of them is advice's, where others wait */
 
 static void do_work(struct odp_target *target, struct work *work)
 {
@@ -33,16 +34,40 @@ static void do_work(struct odp_target *target, struct work *work)
 	region_put(region);
 }
 
-/* Under work_lock. */
+/* ---- the queues; under work_lock ---- */
+
 static void append(struct odp_target *target, struct work *work)
 {
+	struct work_queue *queue = work->kind == WORK_ADVISE ? &target->advice : &target->todo;
+
 	work->next = NULL;
-	*target->todo_end = work;
-	target->todo_end = &work->next;
+	*queue->end = work;
+	queue->end = &work->next;
 	pthread_cond_signal(&target->work_there);
 }
 
-/* Under work_lock. */
+static struct work *take_of(struct work_queue *queue)
+{
+	struct work *work = queue->first;
+
+	queue->first = work->next;
+	if (!queue->first)
+		queue->end = &queue->first;
+	return work;
+}
+
+/* O4: much advice must not stand before a fault that somebody waits for. So it has one turn in
+ * TURNS, and never the last worker that there is for others. */
+static struct work *take(struct odp_target *target)
+{
+	bool may = target->advice.first &&
+		   (!target->advising || target->advising + 1 < target->n_workers);
+
+	if (target->todo.first && !(may && ++target->turns % TURNS == 0))
+		return take_of(&target->todo);
+	return may ? take_of(&target->advice) : NULL;
+}
+
 static void hand_back(struct odp_target *target, struct work *work)
 {
 	if (!work->connection) {
@@ -56,31 +81,55 @@ static void hand_back(struct odp_target *target, struct work *work)
 		eventfd_write(target->wake, 1);
 }
 
+/* ---- the workers ---- */
+
+/* Under work_lock, which it gives up meanwhile. */
+static bool one(struct odp_target *target)
+{
+	struct work *work = take(target);
+	bool advice;
+
+	if (!work)
+		return false;
+	advice = work->kind == WORK_ADVISE;
+	target->advising += advice;
+	pthread_mutex_unlock(&target->work_lock);
+	do_work(target, work);
+	pthread_mutex_lock(&target->work_lock);
+	target->advising -= advice;
+	/* A long one goes behind the others. */
+	if (work->result == -EINPROGRESS && !target->work_stop &&
+	    !(work->connection && work->connection->closing))
+		append(target, work);
+	else
+		hand_back(target, work);
+	/* Who found advice, and might not take it, sleeps. */
+	if (advice && target->advice.first)
+		pthread_cond_signal(&target->work_there);
+	return true;
+}
+
+bool work_one(struct odp_target *target)
+{
+	bool did;
+
+	pthread_mutex_lock(&target->work_lock);
+	did = one(target);
+	pthread_mutex_unlock(&target->work_lock);
+	return did;
+}
+
 static void *worker(void *arg)
 {
 	struct odp_target *target = arg;
 
 	pthread_mutex_lock(&target->work_lock);
 	for (;;) {
-		struct work *work = target->todo;
-
-		if (!work && target->work_stop)
-			break;
-		if (!work) {
-			pthread_cond_wait(&target->work_there, &target->work_lock);
+		if (one(target))
 			continue;
-		}
-		target->todo = work->next;
-		if (!target->todo)
-			target->todo_end = &target->todo;
-		pthread_mutex_unlock(&target->work_lock);
-		do_work(target, work);
-		pthread_mutex_lock(&target->work_lock);
-		/* A long one goes behind the others. */
-		if (work->result == -EINPROGRESS && !target->work_stop)
-			append(target, work);
-		else
-			hand_back(target, work);
+		if (target->work_stop)
+			break;
+		pthread_cond_wait(&target->work_there, &target->work_lock);
 	}
 	pthread_mutex_unlock(&target->work_lock);
 	return NULL;
@@ -114,6 +163,7 @@ int work_advise(struct odp_target *target, const struct odp_key *key, uintptr_t 
 	if (!work)
 		return -ENOMEM;
 	*work = (struct work){ .kind = WORK_ADVISE,
+			       .piece = OF_NOBODY,
 			       .key = *key,
 			       .advice = advice,
 			       .access = { .addr = start, .length = length } };
@@ -128,11 +178,17 @@ int work_advise(struct odp_target *target, const struct odp_key *key, uintptr_t 
 	return err;
 }
 
+void work_queues_init(struct odp_target *target)
+{
+	target->todo.end = &target->todo.first;
+	target->advice.end = &target->advice.first;
+}
+
 int workers_start(struct odp_target *target)
 {
 	unsigned n;
 
-	target->todo_end = &target->todo;
+	work_queues_init(target);
 	for (n = 0; n < target->n_workers; n++)
 		if (pthread_create(&target->worker[n], NULL, worker, target))
 			break;

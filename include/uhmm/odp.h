@@ -64,8 +64,8 @@ UHMM_API int odp_key_parse(struct odp_key *key, const char *text);
  * @service: port; NULL: any that is free
  * @max_clients: connections at a time; more are refused; 0: 64
  * @piece: bytes; a transfer goes in pieces of at most so many, which fault and travel at the
- *	same time; a power of two from 4096 to 4 MiB; 0: 256 KiB
- * @depth: pieces on their way for each connection, 1 to 16; 0: 4. A connection has
+ *	same time; a power of two from 4096 to 4 MiB; 0: 64 KiB
+ * @depth: pieces on their way for each connection, 1 to 16; 0: 8. A connection has
  *	@piece times @depth bytes of memory
  * @workers: threads that serve page faults, 1 to 16; 0: 2
  */
@@ -153,6 +153,9 @@ enum odp_advice {
 UHMM_API int odp_region_advise(struct odp_region *region, uintptr_t start, size_t length,
 			       enum odp_advice advice, bool flush);
 
+/** odp_region_lookup() - the page table's entry as it is now (HMM_PFN_*), 0 if none; no fence */
+UHMM_API uint64_t odp_region_lookup(const struct odp_region *region, const void *addr);
+
 /** struct odp_region_stats - pages, counted since create (mlx5: page_faults, ...) */
 struct odp_region_stats {
 	size_t size;
@@ -232,10 +235,11 @@ enum odp_opcode {
  *	-EOPNOTSUPP the target's memory: @fault_addr, @fault_reason; -EINVAL an atomic that is not
  *	aligned; -EBUSY the target's memory changes all the time; -ENOMEM; -ESTALE the buffer here
  *	was unmapped or replaced meanwhile; -ECONNRESET, -ETIMEDOUT the connection has ended
- * @fault_addr, @fault_reason: out: where and why
+ * @fault_addr, @fault_reason: out, if the target refused it: where and why
  * @old: out: of an atomic
  *
- * A put that fails may have written any part before @fault_addr.
+ * @fault_addr is the lowest address that failed, of a page. Transfers go in pieces, several at
+ * the same time: any part of one that fails may have been transferred.
  */
 struct odp_op {
 	enum odp_opcode code;
@@ -280,8 +284,16 @@ UHMM_API int odp_atomic_write(struct odp *odp, const struct odp_key *key, uint64
 UHMM_API int odp_advise(struct odp *odp, const struct odp_key *key, uint64_t addr,
 			size_t length, enum odp_advice advice, bool flush);
 
-/** odp_cache() - the cache of its buffers' registrations; NULL with no_cache */
-UHMM_API struct hmm_regcache *odp_cache(struct odp *odp);
+/** struct odp_stats - counted since odp_connect() */
+struct odp_stats {
+	size_t size;
+	uint64_t requests, failed;
+	uint64_t uncached; /* buffers that were registered for their transfer only */
+	struct hmm_regcache_stats cache; /* of the others' registrations; zeros with no_cache */
+};
+
+/** odp_get_stats() - fills in as much of @stats as @stats->size says */
+UHMM_API void odp_get_stats(struct odp *odp, struct odp_stats *stats);
 
 #ifdef __cplusplus
 }

@@ -17,6 +17,7 @@
  *	error.c     errors in words
  *	pager.h     pages that are away: device memory and migration
  *	dma.h       I/O address spaces
+ *	regcache.h  registrations that are kept
  *
  * The protocol and why it is right: docs/gate.md. Locks: lock.h.
  */

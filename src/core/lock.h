@@ -11,6 +11,7 @@
  *	side        draining the perf rings, pushing to the side queue
  *	notifiers   the tree of notifiers, their pins
  *	vmas        the map of registered VMAs
+ *	regcache    what a registration cache has, and is making (regcache.h)
  *
  * No system call that can wait for a message to be read is made under any of
  * them, and no callback runs under any of them. (Under `dma` a back-end pins memory, which may wait
@@ -29,6 +30,7 @@ enum lock_rank {
 	LOCK_SIDE,
 	LOCK_NOTIFIERS,
 	LOCK_VMAS,
+	LOCK_REGCACHE,
 };
 
 struct lock {

@@ -4,8 +4,9 @@
  *
  * Laws:
  * - /proc/self/task, read while threads end, may leave out others: the kernel goes on from
- *   the one that it told last, or by number. Only after one that was told has ended,
- *   though; so if all that were told are alive afterwards, none was left out.
+ *   the one that it told last, or was about to tell, or by number. But it has a count of
+ *   threads, the directory's links. If all that were told are alive after the count was
+ *   read, they were alive then; and if they are as many, none was left out.
  * - A thread that is made while the list is read may be in it or not.
  * - Kernel threads that work for io_uring are in it.
  */
@@ -15,6 +16,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
@@ -129,11 +131,23 @@ static int add(struct tasks *tasks, pid_t tid)
 	return 0;
 }
 
-/* One reading of the directory. -ESRCH: a thread has ended meanwhile, some may be missing. */
+/* How many there are; the directory has two links more. */
+static int count_all(int dir, unsigned *count)
+{
+	struct stat stat;
+
+	if (fstat(dir, &stat))
+		return -errno;
+	*count = stat.st_nlink - 2;
+	return 0;
+}
+
+/* One reading of the directory. -ESRCH: a thread has ended, or begun, meanwhile: some may be missing. */
 static int list_once(struct tasks *tasks, int dir, pid_t except,
 		     int (*look)(struct task *task))
 {
 	_Alignas(struct entry) char text[LISTED];
+	unsigned told = 0, all = 0;
 	long got;
 	int err = 0;
 
@@ -145,6 +159,7 @@ static int list_once(struct tasks *tasks, int dir, pid_t except,
 			const struct entry *entry = (const void *)(text + at);
 			pid_t tid = (pid_t)atoi(entry->name);
 
+			told += tid != 0;
 			if (tid && tid != except)
 				err = add(tasks, tid);
 			at += entry->size;
@@ -152,6 +167,10 @@ static int list_once(struct tasks *tasks, int dir, pid_t except,
 	}
 	if (!err && got < 0)
 		err = -errno;
+	if (!err)
+		err = count_all(dir, &all);
+	if (!err && all != told)
+		err = -ESRCH;
 	for (unsigned i = 0; i < tasks->count && !err; i++)
 		err = look(&tasks->task[i]);
 	return err;

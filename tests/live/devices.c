@@ -12,6 +12,7 @@
 #include <uhmm/gpu.h>
 #include <uhmm/ramdev.h>
 
+#include "devices_odp.h"
 #include "devices_uring.h"
 
 static int ram_open(struct device *dev)
@@ -131,6 +132,8 @@ const struct driver live_drivers[] = {
 	  live_uring_write, live_uring_lookup, ram_mark, live_uring_stale },
 	{ "uring-plain", live_uring_open_plain, live_uring_close, live_uring_read,
 	  live_uring_write, live_uring_lookup, ram_mark, live_uring_stale },
+	{ "odp", live_odp_open, live_odp_close, live_odp_read, live_odp_write,
+	  live_odp_lookup, ram_mark, ram_stale },
 };
 const unsigned live_driver_count = sizeof(live_drivers) / sizeof(live_drivers[0]);
 
