@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <poll.h>
 #include <sched.h>
 #include <stdio.h>
@@ -297,10 +298,20 @@ static bool is_at(int fd, const struct sockaddr_in6 *where)
 	       at.sin6_family == where->sin6_family && at.sin6_port == where->sin6_port;
 }
 
-/* Providers make their sockets without CLOEXEC and do not tell which they are; the name does. It
- * is looked at right before, so only a descriptor that the program closes and opens anew in
- * between could be taken for it. */
-void fabric_not_for_others(struct fid *endpoint)
+static void tend(int fd)
+{
+	int on = 1, idle = SILENCE_S / 2, part = SILENCE_S / 8, ms = SILENCE_S * 1000;
+
+	fcntl(fd, F_SETFD, FD_CLOEXEC);
+	setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &ms, sizeof(ms));
+	setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle, sizeof(idle));
+	setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &part, sizeof(part));
+	setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on));
+}
+
+/* Providers do not tell which socket is whose; the name does. It is looked at right before, so only
+ * a descriptor that the program closes and opens anew in between could be taken for it. */
+void fabric_tend(struct fid *endpoint)
 {
 	struct sockaddr_in6 where = { 0 };
 	size_t length = sizeof(where);
@@ -315,7 +326,7 @@ void fabric_not_for_others(struct fid *endpoint)
 		int fd = atoi(entry->d_name);
 
 		if (*entry->d_name != '.' && is_at(fd, &where))
-			fcntl(fd, F_SETFD, FD_CLOEXEC);
+			tend(fd);
 	}
 	if (dir)
 		closedir(dir);

@@ -87,8 +87,10 @@ int fabric_wait(struct fabric *f, int other_fd, int timeout_ms);
 int fabric_endpoint(struct fabric *f, struct fi_info *info, void *context,
 		    struct fid_ep **ep);
 
-/* The socket behind an endpoint that is listening or connected ends with this program: what it
- * executes would keep it open, and the peer would wait for somebody who is gone. */
-void fabric_not_for_others(struct fid *endpoint);
+/* For the socket behind an endpoint that is listening or connected. It ends with this program: what
+ * it executes would keep it open, and the peer would wait for somebody who is gone. And a peer
+ * whose host says nothing for SILENCE_S is gone too, whether anything is on its way or not. */
+#define SILENCE_S 120
+void fabric_tend(struct fid *endpoint);
 
 #endif

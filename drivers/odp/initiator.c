@@ -401,7 +401,7 @@ static void connection_event(struct odp *odp)
 		give_up(odp, odp->connected ? -ECONNRESET : refused(error.err));
 	} else if (n >= (ssize_t)sizeof(entry) && event == FI_CONNECTED) {
 		odp->connected = true;
-		fabric_not_for_others(&odp->ep->fid);
+		fabric_tend(&odp->ep->fid);
 	} else if (n >= (ssize_t)sizeof(entry) && event == FI_SHUTDOWN) {
 		give_up(odp, odp->connected ? -ECONNRESET : -ECONNREFUSED);
 	}

@@ -253,7 +253,7 @@ static int listen_at(struct odp_target *target, const struct odp_place *place)
 		err = fi_listen(target->pep);
 	if (err)
 		return fabric_errno(err);
-	fabric_not_for_others(&target->pep->fid);
+	fabric_tend(&target->pep->fid);
 	return name(target, place);
 }
 

@@ -4,6 +4,7 @@
 # Wants: $uhmm, $served (odp_served). Gives: $dir, which is removed with all that was started.
 
 dir=$(mktemp -d)
+by=
 passed=0 failed=0 skipped=0
 started=
 
@@ -62,13 +63,13 @@ finish() {
 }
 
 # start [OPTION...]: $target its PID, $at where its memory is, $file, $address, $key
-# $inside: a command that runs it elsewhere
+# $inside: a command that runs it elsewhere; $by: one that executes it
 start() {
 	file=$dir/target
 	rm -f "$dir/in" "$dir/out"
 	mkfifo "$dir/in" "$dir/out"
 	# shellcheck disable=SC2086 # words
-	$inside "$uhmm" odp serve --file "$file" "$@" -- "$served" \
+	$inside "$uhmm" odp serve --file "$file" "$@" -- $by "$served" \
 		<"$dir/in" >"$dir/out" 2>"$dir/serve.err" &
 	target=$!
 	started="$started $target"

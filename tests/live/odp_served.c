@@ -10,6 +10,7 @@
  *	unmap | map	half of it
  *	child		fork; the child executes sh and exits with 5
  *	keep		a child that executes sleep and lives on; its PID
+ *	close		every descriptor that it did not open, as daemons do
  *	quit N		exit(N)
  *
  * It answers each with a line.
@@ -58,6 +59,9 @@ static void obey(const char *command, const char *text)
 		munmap(memory, SIZE / 2);
 	} else if (!strcmp(command, "map")) {
 		map();
+	} else if (!strcmp(command, "close")) {
+		for (int fd = 3; fd < 1000; fd++)
+			close(fd);
 	} else if (!strcmp(command, "quit")) {
 		exit(atoi(text));
 	}

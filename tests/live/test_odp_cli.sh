@@ -134,6 +134,43 @@ says "--access" 2 "only the letters" "$uhmm" odp serve -a rx -- true
 echo "quit 0" >&8
 ended "$target" 10
 
+# What is called a program may be a script that executes it.
+by="env"
+start
+verdict "a program that is executed by another" "$target" "$pid"
+order set second
+verdict "get from it" second "$(get "$at" 6)"
+by=
+threads=$(ls "/proc/$target/task" | wc -l)
+order close
+sleep 1.2 # at the latest the thread of the fabric looks then
+verdict "who closes our descriptors goes on" 1 $((threads - $(ls "/proc/$target/task" | wc -l)))
+says "and is not served" 1 "nobody serves" get "$at" 6
+echo "quit 4" >&8
+ended "$target" 10
+verdict "and ends" 4 "$status"
+
+# ---- other ways ----
+
+another() { # NAME PLACE
+	"$uhmm" odp serve -f "$dir/can" -l "$2" -- true 2>"$dir/said" || {
+		skip "$1" "$(tail -n 1 "$dir/said")"
+		return
+	}
+	start --listen "$2"
+	order set "$1"
+	verdict "$1: get" "$1" "$(get "$at" ${#1})"
+	"$uhmm" odp put --from "$file" "$at" <"$dir/bytes" && get "$at" $size |
+		cmp -s - "$dir/bytes"
+	verdict "$1: 9 MiB there and back" 0 $?
+	bench_begin
+	kill -9 "$target"
+	bench_ends "$1: kill -9 during gets" 4 "ended the connection"
+	wait "$target" 2>/dev/null
+}
+another ipv6 "tcp://[::1]:0"
+another shm "shm://"
+
 XDG_RUNTIME_DIR=$dir "$uhmm" odp serve -- sleep 60 2>"$dir/serve.err" &
 sleeper=$!
 started="$started $sleeper"
