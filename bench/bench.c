@@ -47,6 +47,7 @@ static const struct family {
 	{ "edu", bench_edu, "2 MiB mapped in an IOMMU, and unmapped" },
 	{ "odp", bench_odp, "memory of another process, over libfabric" },
 	{ "fsdax", bench_fsdax, "a look at a file on a DAX filesystem" },
+	{ "regcache", bench_regcache, "a registration that is found, or is not" },
 	{ "oversubscribe_4x", bench_oversubscribe,
 	  "a GPU kernel over four times its video memory" },
 };
