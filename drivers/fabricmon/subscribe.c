@@ -88,10 +88,8 @@ int fabricmon_subscribe(struct fid_mem_monitor *fid, const void *addr, size_t le
 	uintptr_t start = (uintptr_t)addr;
 	int err;
 
-	if (len > UINTPTR_MAX - start)
-		return -EOVERFLOW;
-	/* F3: in a child, where neither the thread nor the state of our lock is to be relied on. */
-	err = hmm_try_fence(m->hmm, start, 1);
+	/* F3: in a child neither the thread nor the state of our lock is to be relied on. */
+	err = hmm_try_fence(m->hmm, start, len);
 	if (!err || err == -EAGAIN)
 		err = ask(m, start, start + len);
 	atomic_fetch_add(err ? &m->refused : &m->subscribed, 1);

@@ -41,7 +41,8 @@ UHMM_API int fabricmon_install(void);
 /**
  * fabricmon_remove() - take that back
  *
- * libfabric keeps no other monitor instead: caches made later do without (it registers each time).
+ * libfabric puts no other monitor in its place: caches made later do without, and it imports
+ * another only after fi_getinfo() has initialised it.
  *
  * Context: any thread. Return: 0; -EBUSY a cache still uses it; -ENOENT it was not installed.
  */
