@@ -16,6 +16,7 @@
  *	bench_away.c	 migrate_out_2m, migrate_back_2m
  *	bench_vram.c	 migrate_out_2m_gpu, oversubscribe_4x
  *	bench_dma.c	 dma_map_2m, dma_unmap_2m, fsdax
+ *	bench_ucx.c	 ucx_rcache_hit
  *	bench_cpu_fault.c cpu_fault_random, cpu_fault_seq, ping_pong, exclusive
  *
  * Law: a figure alone says little on a machine that is not this one. So each row is a pair
@@ -100,6 +101,7 @@ void bench_fsdax(struct bench *bench);
 void bench_oversubscribe(struct bench *bench);
 void bench_ping_pong(struct bench *bench);
 void bench_exclusive(struct bench *bench);
+void bench_ucx(struct bench *bench);
 
 /* ---- bench_dev.c ---- */
 

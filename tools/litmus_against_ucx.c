@@ -133,14 +133,14 @@ static int make_cache(char *why, size_t size)
 	return -EIO;
 }
 
-int against_ucx_open_cache(char *why, size_t size)
+static int open_cache(char *why, size_t size)
 {
 	int err = load(why, size);
 
 	return err ? err : make_cache(why, size);
 }
 
-static int open_ucxmon(char *why, size_t size)
+int against_ucx_open_cache(char *why, size_t size)
 {
 	int err = load(why, size);
 
@@ -226,6 +226,13 @@ static int fenced(char *addr, size_t length, uint64_t *serial)
 	return err ? err : get_put(addr, length, serial);
 }
 
+int against_ucx_fenced(char *addr, size_t length)
+{
+	uint64_t serial;
+
+	return fenced(addr, length, &serial);
+}
+
 static void forget(char *addr, size_t length)
 {
 	u.vm_munmap(addr, length);
@@ -233,15 +240,15 @@ static void forget(char *addr, size_t length)
 
 const struct against_peer against_ucx_peers[] = {
 	{ .name = "ucx", .family = "ucx", .what = "UCX's cache with its own hooks",
-	  .open = against_ucx_open_cache, .lookup = get_put, .forget = forget },
+	  .open = open_cache, .lookup = get_put, .forget = forget },
 	{ .name = "ucx+naive", .family = "ucx",
 	  .what = "and a thread that reads a userfaultfd, then tells it",
 	  .open = open_naive, .lookup = get_put, .forget = forget },
 	{ .name = "ucx+mon-late", .family = "ucx",
 	  .what = "and ucxmon, without a fence before the lookup", .late = true,
-	  .open = open_ucxmon, .lookup = get_put, .forget = forget },
+	  .open = against_ucx_open_cache, .lookup = get_put, .forget = forget },
 	{ .name = "ucx+ucxmon", .family = "ucx", .what = "and ucxmon, with it", .ours = true,
-	  .open = open_ucxmon, .lookup = fenced, .forget = forget },
+	  .open = against_ucx_open_cache, .lookup = fenced, .forget = forget },
 	{ .name = NULL },
 };
 
@@ -259,6 +266,11 @@ int against_ucx_open_cache(char *why, size_t size)
 }
 
 int against_ucx_get_put(char *addr, size_t length)
+{
+	return -EOPNOTSUPP;
+}
+
+int against_ucx_fenced(char *addr, size_t length)
 {
 	return -EOPNOTSUPP;
 }

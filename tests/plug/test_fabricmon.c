@@ -149,6 +149,16 @@ static enum verdict import(const void *arg)
 	return PASS;
 }
 
+/* By LD_PRELOAD, or linked: asked for before main(). */
+static enum verdict by_environment(const void *arg)
+{
+	if (!getenv("UHMM_FABRICMON"))
+		return live_skip("UHMM_FABRICMON is not set");
+	EXPECT(-EBUSY, fabricmon_install());
+	EXPECT(0, fabricmon_remove());
+	return PASS;
+}
+
 /* ---- the contract ---- */
 
 static enum verdict refused(const void *arg)
@@ -311,6 +321,7 @@ int main(int argc, char **argv)
 {
 	const struct live_case cases[] = {
 		{ "libfabric imports it, and no second", import, NULL, 0 },
+		{ "by the environment", by_environment, NULL, 0 },
 		{ "what cannot be watched is refused", refused, NULL, 0 },
 		{ changes[0].name, changed, &changes[0], 120 },
 		{ changes[1].name, changed, &changes[1], 60 },
