@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later OR BSD-2-Clause
 /*
- * bench_ucx - ucx_rcache_hit: a region found in UCX's registration cache, get and put; against
- * the same behind the fence of ucxmon, which is what exactness costs there.
+ * bench_ucx - ucx_rcache_hit: a region found in UCX's registration cache, get and put;
+ * against the same behind the fence of ucxmon, which is what exactness costs there.
  *
  * In a child, because libucs patches libc as it is loaded, and the other rows are of a libc
  * as it is.
@@ -43,7 +43,8 @@ static void measure(struct answer *answer, double seconds)
 	uint64_t end = tool_now() + (uint64_t)(seconds * 1e9);
 	char *memory = bench_map(LENGTH);
 	size_t turns = 0;
-	int err = memory ? against_ucx_open_cache(answer->why, sizeof(answer->why)) : -ENOMEM;
+	int err =
+		memory ? against_ucx_open_cache(answer->why, sizeof(answer->why)) : -ENOMEM;
 
 	if (!err)
 		memset(memory, 1, LENGTH);

@@ -2,14 +2,15 @@
 /*
  * against - the rows, and a round.
  *
- * A row is said twice where it matters: by libc's function, which can be hooked, and by the system
- * call, which allocators, language run-times and sandboxes make themselves.
+ * A row is said twice where it matters: by libc's function, which can be hooked, and by the
+ * system call, which allocators, language run-times and sandboxes make themselves.
  *
- * Moved by growing it into what lies behind: UCX's hook of mremap drops the fifth argument, so with
- * MREMAP_FIXED the call would fail under it (1.13), or move the memory anywhere.
+ * Moved by growing it into what lies behind: UCX's hook of mremap drops the fifth argument,
+ * so with MREMAP_FIXED the call would fail under it (1.13), or move the memory anywhere.
  *
  * A round begins clean: what the place had is unmapped and the cache forgets it, so that a
- * stale entry is counted once. An event that is still on its way from that is in the peer's favour.
+ * stale entry is counted once. An event that is still on its way from that is in the peer's
+ * favour.
  */
 #include <errno.h>
 #include <sched.h>
@@ -69,7 +70,9 @@ static int libc_munmap(void)
 
 static int libc_fixed(void)
 {
-	return mmap(a.place, AGAINST_PLACE, RW, FLAGS | MAP_FIXED, -1, 0) == a.place ? 0 : -errno;
+	return mmap(a.place, AGAINST_PLACE, RW, FLAGS | MAP_FIXED, -1, 0) == a.place
+		       ? 0
+		       : -errno;
 }
 
 static int libc_dontneed(void)
@@ -109,7 +112,8 @@ static int raw_mremap(void)
 	return raw_map(a.place, MAP_FIXED_NOREPLACE);
 }
 
-/* What was registered may not be used any more; a lookup should find that out by registering. */
+/* What was registered may not be used any more; a lookup should find that out by
+ * registering. */
 static int none(void)
 {
 	return mprotect(a.place, AGAINST_PLACE, PROT_NONE) ? -errno : 0;
@@ -129,7 +133,8 @@ static int raw_shmdt(void)
 	return shmat(a.shm[1], a.place, 0) == a.place ? 0 : -errno;
 }
 
-/* Its unmap has let go of the address, but may not have returned, when we have mapped it. */
+/* Its unmap has let go of the address, but may not have returned, when we have mapped it.
+ */
 static int race(void)
 {
 	int err;
@@ -167,7 +172,8 @@ static const struct row {
 	int (*change)(void);
 	bool shm;
 } rows[] = {
-	{ "unchanged", "nothing changes: these are misses, not stale hits", nothing, false },
+	{ "unchanged", "nothing changes: these are misses, not stale hits", nothing,
+	  false },
 	{ "munmap", "libc's munmap, and mmap there", libc_munmap, false },
 	{ "fixed", "libc's mmap(MAP_FIXED) over it", libc_fixed, false },
 	{ "dontneed", "libc's madvise(DONTNEED)", libc_dontneed, false },
@@ -177,9 +183,11 @@ static const struct row {
 	{ "raw-fixed", "the system call mmap(MAP_FIXED) over it", raw_fixed, false },
 	{ "raw-dontneed", "the system call madvise(DONTNEED)", raw_dontneed, false },
 	{ "raw-mremap", "the system call mremap away, and mmap there", raw_mremap, false },
-	{ "raw-shmdt", "the system call shmdt, and another segment there", raw_shmdt, true },
+	{ "raw-shmdt", "the system call shmdt, and another segment there", raw_shmdt,
+	  true },
 	{ "mprotect-none", "mprotect(PROT_NONE)", none, false },
-	{ "raw-race", "another thread's munmap; mapped as soon as it lets go", race, false },
+	{ "raw-race", "another thread's munmap; mapped as soon as it lets go", race,
+	  false },
 };
 
 #define ROWS (sizeof(rows) / sizeof(*rows))
@@ -300,7 +308,8 @@ static int run_row(const struct against_peer *peer, unsigned row, uint64_t round
 	return err;
 }
 
-void against_run(const struct against_peer *peer, uint64_t rounds, struct against_cells *cells,
+void against_run(const struct against_peer *peer, uint64_t rounds,
+		 struct against_cells *cells,
 		 void (*progress)(const struct against_peer *peer, unsigned row))
 {
 	bool segments = !make_segments();

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later OR BSD-2-Clause
 /*
- * against_cache - the order of things in libfabric's cache (util_mr_cache.c), for one range:
- * find and ask valid under the lock; if not, register without it, then enter and subscribe under
- * it; what cannot be subscribed is used once and not kept.
+ * against_cache - the order of things in libfabric's cache (util_mr_cache.c), for one
+ * range: find and ask valid under the lock; if not, register without it, then enter and
+ * subscribe under it; what cannot be subscribed is used once and not kept.
  */
 #include "against.h"
 

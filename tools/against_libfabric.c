@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later OR BSD-2-Clause
 /*
- * against_libfabric - `uhmm-against-libfabric memhooks|uffd ROUNDS`: a column, on standard output.
+ * against_libfabric - `uhmm-against-libfabric memhooks|uffd ROUNDS`: a column, on standard
+ * output.
  *
  * Linked with Debian's libfabric.a, whose monitors are global symbols there; with the lock
- * that they are under in the library, and the small cache in the place of its cache. What is known
- * here of 1.17's insides is the order of the first members of a monitor. The linker's --wrap
- * sends ofi_mr_cache_notify(), which a monitor calls for each cache on its list, to us.
+ * that they are under in the library, and the small cache in the place of its cache. What
+ * is known here of 1.17's insides is the order of the first members of a monitor. The
+ * linker's --wrap sends ofi_mr_cache_notify(), which a monitor calls for each cache on its
+ * list, to us.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -26,10 +28,12 @@ struct fi_monitor {
 	void (*cleanup)(struct fi_monitor *monitor);
 	int (*start)(struct fi_monitor *monitor);
 	void (*stop)(struct fi_monitor *monitor);
-	int (*subscribe)(struct fi_monitor *monitor, const void *addr, size_t length, void *info);
+	int (*subscribe)(struct fi_monitor *monitor, const void *addr, size_t length,
+			 void *info);
 	void (*unsubscribe)(struct fi_monitor *monitor, const void *addr, size_t length,
 			    void *info);
-	bool (*valid)(struct fi_monitor *monitor, const void *addr, size_t length, void *info);
+	bool (*valid)(struct fi_monitor *monitor, const void *addr, size_t length,
+		      void *info);
 };
 
 extern pthread_mutex_t mm_lock;
@@ -52,7 +56,9 @@ static bool valid(void *monitor, const void *addr, size_t length)
 }
 
 static struct against_cache cache = {
-	.lock = &mm_lock, .subscribe = subscribe, .valid = valid,
+	.lock = &mm_lock,
+	.subscribe = subscribe,
+	.valid = valid,
 };
 
 void __wrap_ofi_mr_cache_notify(void *unused, const void *addr, size_t length)
@@ -64,7 +70,8 @@ static struct fi_monitor *chosen;
 
 static int open_monitor(char *why, size_t size)
 {
-	static struct node entry; /* stands for a cache: only its place on the list is used */
+	static struct node
+		entry; /* stands for a cache: only its place on the list is used */
 	int err;
 
 	entry.next = entry.prev = &chosen->caches;
@@ -90,7 +97,9 @@ static void forget(char *addr, size_t length)
 
 int main(int argc, char **argv)
 {
-	struct against_peer peer = { .open = open_monitor, .lookup = lookup, .forget = forget };
+	struct against_peer peer = { .open = open_monitor,
+				     .lookup = lookup,
+				     .forget = forget };
 	struct against_cells cells = { .err = 0 };
 
 	if (argc != 3)

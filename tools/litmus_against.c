@@ -2,11 +2,11 @@
 /*
  * litmus_against - one table: what changes, by who is told how.
  *
- * Each column is a child of its own: a peer patches libc, or hangs. A peer that this machine
- * does not have is a column without numbers and a reason, no failure.
+ * Each column is a child of its own: a peer patches libc, or hangs. A peer that this
+ * machine does not have is a column without numbers and a reason, no failure.
  *
- * Exit status 1: ours served a stale registration or cached nothing, a column failed, or of the others none did
- * although some ran: then the rows prove nothing.
+ * Exit status 1: ours served a stale registration or cached nothing, a column failed, or of
+ * the others none did although some ran: then the rows prove nothing.
  */
 #include <errno.h>
 #include <libgen.h>
@@ -145,7 +145,8 @@ bool litmus_against_known(const char *families)
 	char *copy = strdup(families), *save = NULL;
 	bool known = copy && *copy;
 
-	for (char *word = strtok_r(copy, ",", &save); word; word = strtok_r(NULL, ",", &save))
+	for (char *word = strtok_r(copy, ",", &save); word;
+	     word = strtok_r(NULL, ",", &save))
 		known &= !strcmp(word, "ucx") || !strcmp(word, "libfabric");
 	free(copy);
 	return known;
@@ -225,7 +226,7 @@ static void print_table(const struct column *columns, size_t count, uint64_t rou
 		const struct column *c = &columns[i];
 
 		printf("%-14s %s%s%s\n", c->peer->name, c->peer->what,
-		       !c->cells.err			 ? ""
+		       !c->cells.err		     ? ""
 		       : c->cells.err == -EOPNOTSUPP ? ": n/a: "
 						     : ": FAILED: ",
 		       c->cells.err ? c->cells.why : "");

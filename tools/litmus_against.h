@@ -13,7 +13,8 @@ bool litmus_against_known(const char *families);
 /* Columns; the last has no name. */
 extern const struct against_peer against_ucx_peers[], against_fabric_peers[];
 
-/* For the bench, in a child: UCX's cache under ucxmon; get and put of a region, and fenced. */
+/* For the bench, in a child: UCX's cache under ucxmon; get and put of a region, and fenced.
+ */
 int against_ucx_open_cache(char *why, size_t size);
 int against_ucx_get_put(char *addr, size_t length);
 int against_ucx_fenced(char *addr, size_t length);

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later OR BSD-2-Clause
 /*
- * litmus_against_fabric - monitors of libfabric's kind, asked by a small cache (against_cache.c).
+ * litmus_against_fabric - monitors of libfabric's kind, asked by a small cache
+ * (against_cache.c).
  *
- * No provider uses libfabric's own cache without hardware, and Debian's shared library does not
- * export it. Its two monitors are in the static library: `uhmm-against-libfabric`, a program
- * beside this one, has them and is run for their columns.
+ * No provider uses libfabric's own cache without hardware, and Debian's shared library does
+ * not export it. Its two monitors are in the static library: `uhmm-against-libfabric`, a
+ * program beside this one, has them and is run for their columns.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -38,7 +39,9 @@ static bool valid(void *monitor, const void *addr, size_t length)
 	return m->export_ops->valid(m, addr, length);
 }
 
-static struct against_cache cache = { .lock = &lock, .subscribe = subscribe, .valid = valid };
+static struct against_cache cache = { .lock = &lock,
+				      .subscribe = subscribe,
+				      .valid = valid };
 
 static void notify(struct fid_mem_monitor *monitor, const void *addr, size_t length)
 {
@@ -49,7 +52,8 @@ static void notify(struct fid_mem_monitor *monitor, const void *addr, size_t len
 
 static int open_fabricmon(char *why, size_t size)
 {
-	static struct fi_ops_mem_notify import = { .size = sizeof(import), .notify = notify };
+	static struct fi_ops_mem_notify import = { .size = sizeof(import),
+						   .notify = notify };
 	struct fid_mem_monitor *monitor = fabricmon_monitor();
 	int err;
 
@@ -74,8 +78,13 @@ static void forget(char *addr, size_t length)
 const struct against_peer against_fabric_peers[] = {
 	LIBFABRIC("memhooks", "libfabric's monitor that patches libc"),
 	LIBFABRIC("uffd", "libfabric's monitor that reads a userfaultfd"),
-	{ .name = "fabricmon", .family = "libfabric", .what = "our monitor in their place",
-	  .ours = true, .open = open_fabricmon, .lookup = lookup, .forget = forget },
+	{ .name = "fabricmon",
+	  .family = "libfabric",
+	  .what = "our monitor in their place",
+	  .ours = true,
+	  .open = open_fabricmon,
+	  .lookup = lookup,
+	  .forget = forget },
 	{ .name = NULL },
 };
 

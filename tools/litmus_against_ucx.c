@@ -2,12 +2,13 @@
 /*
  * litmus_against_ucx - UCX's registration cache, and four who tell it of changes.
  *
- * libucs is loaded, not linked: it patches libc as it is loaded, so each column is a process of
- * its own and the tool itself stays clean. The cache is the real one; what it registers is a
- * serial.
+ * libucs is loaded, not linked: it patches libc as it is loaded, so each column is a
+ * process of its own and the tool itself stays clean. The cache is the real one; what it
+ * registers is a serial.
  *
- * naive: a thread that reads a userfaultfd and then tells. The kernel has let the unmapper go
- * by then, so it is too late by construction (docs/gate.md); how often is what is counted.
+ * naive: a thread that reads a userfaultfd and then tells. The kernel has let the unmapper
+ * go by then, so it is too late by construction (docs/gate.md); how often is what is
+ * counted.
  */
 #include <dlfcn.h>
 #include <errno.h>
@@ -90,7 +91,9 @@ static void dump_region(void *context, ucs_rcache_t *rcache, ucs_rcache_region_t
 }
 
 static const ucs_rcache_ops_t ops = {
-	.mem_reg = mem_reg, .mem_dereg = mem_dereg, .dump_region = dump_region,
+	.mem_reg = mem_reg,
+	.mem_dereg = mem_dereg,
+	.dump_region = dump_region,
 };
 
 static int load(char *why, size_t size)
@@ -202,8 +205,8 @@ static int open_naive(char *why, size_t size)
 static int get_put(char *addr, size_t length, uint64_t *serial)
 {
 	ucs_rcache_region_t *region;
-	ucs_status_t status = u.get(u.rcache, addr, length, PROT_READ | PROT_WRITE, NULL,
-				    &region);
+	ucs_status_t status =
+		u.get(u.rcache, addr, length, PROT_READ | PROT_WRITE, NULL, &region);
 
 	if (status != UCS_OK)
 		return -EIO;
@@ -239,16 +242,31 @@ static void forget(char *addr, size_t length)
 }
 
 const struct against_peer against_ucx_peers[] = {
-	{ .name = "ucx", .family = "ucx", .what = "UCX's cache with its own hooks",
-	  .open = open_cache, .lookup = get_put, .forget = forget },
-	{ .name = "ucx+naive", .family = "ucx",
+	{ .name = "ucx",
+	  .family = "ucx",
+	  .what = "UCX's cache with its own hooks",
+	  .open = open_cache,
+	  .lookup = get_put,
+	  .forget = forget },
+	{ .name = "ucx+naive",
+	  .family = "ucx",
 	  .what = "and a thread that reads a userfaultfd, then tells it",
-	  .open = open_naive, .lookup = get_put, .forget = forget },
-	{ .name = "ucx+mon-late", .family = "ucx",
-	  .what = "and ucxmon, without a fence before the lookup", .late = true,
-	  .open = against_ucx_open_cache, .lookup = get_put, .forget = forget },
-	{ .name = "ucx+ucxmon", .family = "ucx", .what = "and ucxmon, with it", .ours = true,
-	  .open = against_ucx_open_cache, .lookup = fenced, .forget = forget },
+	  .open = open_naive,
+	  .lookup = get_put,
+	  .forget = forget },
+	{ .name = "ucx+mon-late",
+	  .family = "ucx",
+	  .what = "and ucxmon, without a fence before the lookup",
+	  .open = against_ucx_open_cache,
+	  .lookup = get_put,
+	  .forget = forget },
+	{ .name = "ucx+ucxmon",
+	  .family = "ucx",
+	  .what = "and ucxmon, with it",
+	  .ours = true,
+	  .open = against_ucx_open_cache,
+	  .lookup = fenced,
+	  .forget = forget },
 	{ .name = NULL },
 };
 

@@ -2,8 +2,8 @@
 /*
  * fabricmon - the monitor as libfabric sees it: import, start, stop.
  *
- * libfabric is looked up when it is needed: the program may have loaded it itself, privately
- * (as MPI's plug-ins do), and whoever links us need not have it.
+ * libfabric is looked up when it is needed: the program may have loaded it itself,
+ * privately (as MPI's plug-ins do), and whoever links us need not have it.
  */
 #include <dlfcn.h>
 #include <errno.h>
@@ -61,7 +61,8 @@ static int begin_thread(pthread_t *thread, void *(*run)(void *monitor), struct m
 	return -err;
 }
 
-/* Context: libfabric holds mm_state_lock, not mm_lock. A failure makes it do without a cache. */
+/* Context: libfabric holds mm_state_lock, not mm_lock. A failure makes it do without a
+ * cache. */
 static int start(struct fid_mem_monitor *fid)
 {
 	struct monitor *m = (struct monitor *)fid;
@@ -111,7 +112,8 @@ static void stop(struct fid_mem_monitor *fid)
 	m->hmm = NULL;
 }
 
-/* May be called by notify, so by the teller: nothing to do, what is watched costs nothing. */
+/* May be called by notify, so by the teller: nothing to do, what is watched costs nothing.
+ */
 static void unsubscribe(struct fid_mem_monitor *fid, const void *addr, size_t len)
 {
 }

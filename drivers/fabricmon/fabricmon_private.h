@@ -6,10 +6,10 @@
  * *pending* from the event that named it to the return of the notify that told it.
  *
  * Laws (the reasons are in README.md):
- *  L1  The worker (invalidate) takes m->lock alone, and only to put a range among the pending.
- *  L2  Nobody who holds m->lock takes another lock.
- *  L3  Only the teller thread calls notify. Only the watcher thread calls what waits for a fence.
- *  L4  An operation may be called with mm_lock held: it waits for neither thread without end.
+ *  L1  The worker (invalidate) takes m->lock alone, and only to put a range among the
+ * pending. L2  Nobody who holds m->lock takes another lock. L3  Only the teller thread
+ * calls notify. Only the watcher thread calls what waits for a fence. L4  An operation may
+ * be called with mm_lock held: it waits for neither thread without end.
  */
 #ifndef UHMM_FABRICMON_PRIVATE_H
 #define UHMM_FABRICMON_PRIVATE_H
@@ -20,7 +20,8 @@
 
 #include <uhmm/fabricmon.h>
 
-/* More changes than this between two turns of the teller become one range around several. */
+/* More changes than this between two turns of the teller become one range around several.
+ */
 #define FABRICMON_PENDING 128u
 
 struct span {

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later OR BSD-2-Clause */
 /*
- * preload - UHMM_FABRICMON=1 LD_PRELOAD=libuhmm-fabricmon.so.0: before main(), so before any
- * cache. Not asked for, nothing is done: whoever links us calls fabricmon_install() himself.
+ * preload - UHMM_FABRICMON=1 LD_PRELOAD=libuhmm-fabricmon.so.0: before main(), so before
+ * any cache. Not asked for, nothing is done: whoever links us calls fabricmon_install()
+ * himself.
  */
 #include <stdlib.h>
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later OR BSD-2-Clause */
 /*
- * selftest of fabricmon - the other side of the contract in a page: a cache of one entry under a
- * lock of its own, as libfabric's under mm_lock.
+ * selftest of fabricmon - the other side of the contract in a page: a cache of one entry
+ * under a lock of its own, as libfabric's under mm_lock.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -74,15 +74,18 @@ static int rounds(struct fid_mem_monitor *monitor, char *memory, char *why, size
 		}
 		stale += lookup(monitor, memory) == 1;
 	}
-	snprintf(why, size, "%u of %u stale after raw munmap, %u hits before", stale, ROUNDS, hits);
+	snprintf(why, size, "%u of %u stale after raw munmap, %u hits before", stale,
+		 ROUNDS, hits);
 	return stale || hits < ROUNDS / 2 ? -EIO : 0;
 }
 
 static int selftest(char *why, size_t size)
 {
-	static struct fi_ops_mem_notify import = { .size = sizeof(import), .notify = notify };
+	static struct fi_ops_mem_notify import = { .size = sizeof(import),
+						   .notify = notify };
 	struct fid_mem_monitor *monitor = fabricmon_monitor();
-	char *memory = mmap(NULL, SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	char *memory = mmap(NULL, SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
+			    -1, 0);
 	int err;
 
 	if (memory == MAP_FAILED)

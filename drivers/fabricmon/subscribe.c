@@ -3,9 +3,10 @@
  * subscribe - a range is watched from now on; and valid: nothing has happened to it since.
  *
  * Both are called with mm_lock held. Registering a range waits for a fence, so for every
- * callback in the process, and one of them (another driver's, that closes a libfabric object)
- * may be waiting for mm_lock. So the watcher thread does it, and who asks waits WATCH_NS at most:
- * an answer that comes later is nobody's, the range is watched and libfabric does not know (L4).
+ * callback in the process, and one of them (another driver's, that closes a libfabric
+ * object) may be waiting for mm_lock. So the watcher thread does it, and who asks waits
+ * WATCH_NS at most: an answer that comes later is nobody's, the range is watched and
+ * libfabric does not know (L4).
  */
 #include <errno.h>
 #include <sched.h>
@@ -88,7 +89,8 @@ int fabricmon_subscribe(struct fid_mem_monitor *fid, const void *addr, size_t le
 	uintptr_t start = (uintptr_t)addr;
 	int err;
 
-	/* F3: in a child neither the thread nor the state of our lock is to be relied on. */
+	/* F3: in a child neither the thread nor the state of our lock is to be relied on.
+	 */
 	err = hmm_try_fence(m->hmm, start, len);
 	if (!err || err == -EAGAIN)
 		err = ask(m, start, start + len);
@@ -97,9 +99,10 @@ int fabricmon_subscribe(struct fid_mem_monitor *fid, const void *addr, size_t le
 }
 
 /*
- * F1. First that the mirror is quiet, then the pending: the other way round an event could pass
- * from one to the other between the looks. A change that is neither has been told; notify had
- * mm_lock then, which the caller has now, so what it found was put there afterwards.
+ * F1. First that the mirror is quiet, then the pending: the other way round an event could
+ * pass from one to the other between the looks. A change that is neither has been told;
+ * notify had mm_lock then, which the caller has now, so what it found was put there
+ * afterwards.
  */
 bool fabricmon_valid(struct fid_mem_monitor *fid, const void *addr, size_t len)
 {

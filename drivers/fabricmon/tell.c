@@ -2,9 +2,9 @@
 /*
  * tell - from the library's event to libfabric's notify, by a thread that may wait.
  *
- * The worker must not call notify itself: notify takes mm_lock, and who holds mm_lock may be
- * in subscribe or valid, or in libfabric's own munmap of a pool. A worker that waits there holds up
- * every fence of the process.
+ * The worker must not call notify itself: notify takes mm_lock, and who holds mm_lock may
+ * be in subscribe or valid, or in libfabric's own munmap of a pool. A worker that waits
+ * there holds up every fence of the process.
  */
 #include <errno.h>
 
@@ -15,7 +15,8 @@ static bool overlaps(const struct span *span, uintptr_t start, uintptr_t end)
 	return span->start < end && start < span->end;
 }
 
-/* L1. The lock is held. When there is no room the last grows: more is forgotten than need be. */
+/* L1. The lock is held. When there is no room the last grows: more is forgotten than need
+ * be. */
 static void put(struct monitor *m, uintptr_t start, uintptr_t end)
 {
 	struct span *last = &m->pending[FABRICMON_PENDING - 1];
@@ -58,8 +59,8 @@ bool fabricmon_is_pending(struct monitor *m, uintptr_t start, uintptr_t end)
 }
 
 /*
- * L3. A range stays pending until notify has returned. While one is told the next goes to the
- * second place, so the one that grows (put) is never the one being told.
+ * L3. A range stays pending until notify has returned. While one is told the next goes to
+ * the second place, so the one that grows (put) is never the one being told.
  */
 void *fabricmon_teller(void *monitor)
 {
@@ -74,7 +75,8 @@ void *fabricmon_teller(void *monitor)
 			continue;
 		}
 		pthread_mutex_unlock(&m->lock);
-		m->fid.import_ops->notify(&m->fid, (void *)span.start, span.end - span.start);
+		m->fid.import_ops->notify(&m->fid, (void *)span.start,
+					  span.end - span.start);
 		atomic_fetch_add(&m->notified, 1);
 		pthread_mutex_lock(&m->lock);
 		m->pending_count--;

@@ -2,13 +2,14 @@
 /*
  * rcache - three functions of libucs that UCX's own libraries call, with ours in front.
  *
- * ucs_rcache_create: the cache's mem_reg watches the region first. The cache has entered the region
- *	by then and is locked: a change from here on finds it, or is queued for it.
+ * ucs_rcache_create: the cache's mem_reg watches the region first. The cache has entered
+ *the region by then and is locked: a change from here on finds it, or is queued for it.
  * ucs_rcache_get: fence, then the lookup.
  * ucs_rcache_destroy: drops what create made.
  *
- * UHMM_UCXMON=1 asks for it (or a call of ucxmon_install()); UHMM_UCXMON=nofence leaves the lookup
- * as it is. The structs are those of the headers we were built with; with another UCX we step aside.
+ * UHMM_UCXMON=1 asks for it (or a call of ucxmon_install()); UHMM_UCXMON=nofence leaves the
+ *lookup as it is. The structs are those of the headers we were built with; with another UCX
+ *we step aside.
  */
 #include <dlfcn.h>
 #include <pthread.h>
@@ -55,8 +56,9 @@ static bool is_same_version(void)
 		version(&major, &minor, &release);
 	if (major == UCP_API_MAJOR && minor == UCP_API_MINOR)
 		return true;
-	hmm_log(HMM_LOG_WARN, "ucxmon: UCX is %u.%u, built for %d.%d: its caches are left alone",
-		major, minor, UCP_API_MAJOR, UCP_API_MINOR);
+	hmm_log(HMM_LOG_WARN,
+		"ucxmon: UCX is %u.%u, built for %d.%d: its caches are left alone", major,
+		minor, UCP_API_MAJOR, UCP_API_MINOR);
 	return false;
 }
 
@@ -83,8 +85,8 @@ static ucs_status_t mem_reg(void *context, ucs_rcache_t *rcache, void *arg,
 	if (err) {
 		atomic_fetch_add(&ucxmon.unwatched, 1);
 		hmm_log(HMM_LOG_INFO, "ucxmon: %#lx-%#lx is not watched: %s",
-			(unsigned long)region->super.start, (unsigned long)region->super.end,
-			hmm_strerror(err));
+			(unsigned long)region->super.start,
+			(unsigned long)region->super.end, hmm_strerror(err));
 	}
 	return w->ops->mem_reg(w->context, rcache, arg, region, flags);
 }
@@ -159,8 +161,8 @@ UHMM_API void ucs_rcache_destroy(ucs_rcache_t *rcache)
 	free(w);
 }
 
-UHMM_API ucs_status_t ucs_rcache_get(ucs_rcache_t *rcache, void *address, size_t length, int prot,
-				     void *arg, ucs_rcache_region_t **region)
+UHMM_API ucs_status_t ucs_rcache_get(ucs_rcache_t *rcache, void *address, size_t length,
+				     int prot, void *arg, ucs_rcache_region_t **region)
 {
 	pthread_once(&found, find_real);
 	if (fenced && ucxmon.hmm)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later OR BSD-2-Clause */
 /*
- * selftest of ucxmon - UCM alone, in a child: loading libucs would patch this process's libc.
- * A handler of UCM_EVENT_VM_UNMAPPED must have been told by the end of the fence.
+ * selftest of ucxmon - UCM alone, in a child: loading libucs would patch this process's
+ * libc. A handler of UCM_EVENT_VM_UNMAPPED must have been told by the end of the fence.
  */
 #include <dlfcn.h>
 #include <errno.h>
@@ -26,7 +26,8 @@ static void handler(ucm_event_type_t type, ucm_event_t *event, void *arg)
 {
 	uintptr_t start = (uintptr_t)event->vm_unmapped.address;
 
-	if (start < (uintptr_t)memory + SIZE && (uintptr_t)memory < start + event->vm_unmapped.size)
+	if (start < (uintptr_t)memory + SIZE &&
+	    (uintptr_t)memory < start + event->vm_unmapped.size)
 		atomic_fetch_add(&told, 1);
 }
 
@@ -40,7 +41,8 @@ static int one_round(void)
 	before = told;
 	if (syscall(SYS_munmap, memory, SIZE) ||
 	    syscall(SYS_mmap, memory, SIZE, PROT_READ | PROT_WRITE,
-		    MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0) != (long)memory)
+		    MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1,
+		    0) != (long)memory)
 		return -errno;
 	err = ucxmon_fence(memory, SIZE);
 	return err ? err : told == before ? -EIO : 0;
@@ -68,7 +70,8 @@ static int selftest(char *why, size_t size)
 	int status = 0;
 	pid_t pid;
 
-	memory = mmap(NULL, SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	memory = mmap(NULL, SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1,
+		      0);
 	if (memory == MAP_FAILED)
 		return -ENOMEM;
 	pid = fork();
@@ -79,8 +82,9 @@ static int selftest(char *why, size_t size)
 	munmap(memory, SIZE);
 	if (!WIFEXITED(status) || WEXITSTATUS(status)) {
 		status = WIFEXITED(status) ? WEXITSTATUS(status) : EIO;
-		snprintf(why, size, "%s", status == EIO ? "a raw munmap was told too late or not"
-							 : hmm_strerror(-status));
+		snprintf(why, size, "%s",
+			 status == EIO ? "a raw munmap was told too late or not"
+				       : hmm_strerror(-status));
 		return -status;
 	}
 	snprintf(why, size, "%u raw munmaps, each told by the end of the fence", ROUNDS);

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later OR BSD-2-Clause */
 /*
- * ucxmon - an event source of UCM (ucm/api/ucm.h), which is looked up when it is needed: the
- * program may have loaded it privately, and libucs patches libc, so we are not what loads it.
+ * ucxmon - an event source of UCM (ucm/api/ucm.h), which is looked up when it is needed:
+ * the program may have loaded it privately, and libucs patches libc, so we are not what
+ * loads it.
  */
 #include <dlfcn.h>
 #include <errno.h>
@@ -39,11 +40,13 @@ static void invalidate(void *priv, const struct hmm_event *event)
 		tell(priv, event->start, event->end);
 }
 
-static const struct hmm_notifier_ops ops = { .size = sizeof(ops), .invalidate = invalidate };
+static const struct hmm_notifier_ops ops = { .size = sizeof(ops),
+					     .invalidate = invalidate };
 
 static bool hooks_are_off(void)
 {
-	const char *mode = getenv("UCX_MEM_MMAP_HOOK_MODE"), *events = getenv("UCX_MEM_EVENTS");
+	const char *mode = getenv("UCX_MEM_MMAP_HOOK_MODE"),
+		   *events = getenv("UCX_MEM_EVENTS");
 
 	return (mode && !strcasecmp(mode, "none")) ||
 	       (events && (*events == 'n' || *events == 'N' || *events == '0'));
@@ -108,7 +111,8 @@ void ucxmon_remove(void)
 int ucxmon_watch(const void *addr, size_t length)
 {
 	struct source *s = &ucxmon;
-	int err = s->hmm ? watch_range(s->hmm, s->notifier, (uintptr_t)addr, length) : -ENODEV;
+	int err = s->hmm ? watch_range(s->hmm, s->notifier, (uintptr_t)addr, length)
+			 : -ENODEV;
 
 	if (!err)
 		atomic_fetch_add(&s->watched, 1);
@@ -122,7 +126,8 @@ int ucxmon_fence(const void *addr, size_t length)
 	int err = s->hmm ? hmm_fence(s->hmm, start, length) : -ENODEV;
 
 	atomic_fetch_add(&s->fenced, 1);
-	/* Nobody tells us any more: a cache that keeps nothing is right. Not a child's affair. */
+	/* Nobody tells us any more: a cache that keeps nothing is right. Not a child's
+	 * affair. */
 	if (err == -ENODEV && s->hmm && s->owner == getpid()) {
 		tell(s, start, start + length);
 		err = 0;

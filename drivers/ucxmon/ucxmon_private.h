@@ -6,8 +6,8 @@
  *	rcache.c	in front of UCX's registration caches; in the shared library alone
  *
  * Law: what a callback of ours does (ucm_vm_munmap) waits for no lock that a caller of
- * watch or fence may hold: the caches' handler tries its lock, and queues the range if it is
- * taken. So both may be called with a cache locked, and mem_reg is.
+ * watch or fence may hold: the caches' handler tries its lock, and queues the range if it
+ *is taken. So both may be called with a cache locked, and mem_reg is.
  */
 #ifndef UHMM_UCXMON_PRIVATE_H
 #define UHMM_UCXMON_PRIVATE_H

@@ -3,7 +3,8 @@
  * watch - a look with a notifier, for its side effect: the mappings are registered.
  *
  * No read_retry at the end: the answer is used for nothing. A change after a mapping was
- * registered is an event, also if it comes before we return, and that is all that is promised.
+ * registered is an event, also if it comes before we return, and that is all that is
+ * promised.
  */
 #include <errno.h>
 
@@ -18,8 +19,12 @@ static int watch_piece(struct hmm *hmm, struct hmm_notifier *notifier, uintptr_t
 {
 	uint64_t pfns[PIECE] = { 0 };
 	struct hmm_range range = {
-		.size = sizeof(range), .hmm = hmm, .notifier = notifier,
-		.start = start, .end = end, .pfns = pfns,
+		.size = sizeof(range),
+		.hmm = hmm,
+		.notifier = notifier,
+		.start = start,
+		.end = end,
+		.pfns = pfns,
 	};
 	int err = -EBUSY;
 
@@ -36,7 +41,8 @@ static int watch_piece(struct hmm *hmm, struct hmm_notifier *notifier, uintptr_t
 	return 0;
 }
 
-int watch_range(struct hmm *hmm, struct hmm_notifier *notifier, uintptr_t addr, size_t length)
+int watch_range(struct hmm *hmm, struct hmm_notifier *notifier, uintptr_t addr,
+		size_t length)
 {
 	uintptr_t at = addr & -PAGE, end;
 	int err, first = 0;

@@ -10,10 +10,11 @@
  * @hmm: own mirror; @notifier: of the whole address space
  * @addr, @length: any; rounded to pages
  *
- * Context: any thread, not inside a callback; waits for the worker. Locks: none that a callback takes.
- * Return: 0; -EOPNOTSUPP some of it cannot be mirrored, or nothing is mapped there; -EAGAIN it
- * never stopped changing; -EOVERFLOW; -ENOMEM; -ENODEV; -EDEADLK.
+ * Context: any thread, not inside a callback; waits for the worker. Locks: none that a
+ * callback takes. Return: 0; -EOPNOTSUPP some of it cannot be mirrored, or nothing is
+ * mapped there; -EAGAIN it never stopped changing; -EOVERFLOW; -ENOMEM; -ENODEV; -EDEADLK.
  */
-int watch_range(struct hmm *hmm, struct hmm_notifier *notifier, uintptr_t addr, size_t length);
+int watch_range(struct hmm *hmm, struct hmm_notifier *notifier, uintptr_t addr,
+		size_t length);
 
 #endif

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later OR BSD-2-Clause */
 /*
- * fabric - the far side of fabricmon's contract: what libfabric's cache does, with its lock in the
- * test's hands.
+ * fabric - the far side of fabricmon's contract: what libfabric's cache does, with its lock
+ * in the test's hands.
  */
 #ifndef PLUG_FABRIC_H
 #define PLUG_FABRIC_H

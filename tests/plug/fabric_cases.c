@@ -46,7 +46,8 @@ enum verdict lock_is_held(const void *arg)
 		began = live_now_ns();
 		CHECK(!m->export_ops->valid(m, changed, SIZE), "what is gone is valid");
 		EXPECT(0, m->export_ops->subscribe(m, other, SIZE));
-		CHECK(m->export_ops->valid(m, other, SIZE), "what is unchanged is not valid");
+		CHECK(m->export_ops->valid(m, other, SIZE),
+		      "what is unchanged is not valid");
 		EXPECT(0, pthread_create(&thread, NULL, fence_all, hmm));
 		EXPECT(0, pthread_join(thread, &fenced));
 		EXPECT(0, (intptr_t)fenced);
@@ -56,7 +57,8 @@ enum verdict lock_is_held(const void *arg)
 			usleep(100);
 		CHECK(mmap(changed, SIZE, PROT_READ | PROT_WRITE,
 			   MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1,
-			   0) == changed, "mmap");
+			   0) == changed,
+		      "mmap");
 		EXPECT(0, fabric_subscribe(changed, SIZE));
 	}
 	m->export_ops->stop(m);
@@ -88,7 +90,8 @@ enum verdict other_callback(const void *arg)
 
 	TRY(fabric_start());
 	EXPECT(0, hmm_open(&hmm));
-	EXPECT(0, hmm_notifier_insert(hmm, (uintptr_t)changed, SIZE, &ops, NULL, &notifier));
+	EXPECT(0,
+	       hmm_notifier_insert(hmm, (uintptr_t)changed, SIZE, &ops, NULL, &notifier));
 	for (int i = 0; i < 20; i++) {
 		uint64_t began;
 
@@ -99,7 +102,8 @@ enum verdict other_callback(const void *arg)
 		await(&in_callback, 1);
 		began = live_now_ns();
 		CHECK(!m->export_ops->valid(m, changed, SIZE), "what is gone is valid");
-		/* Of the same context, so not quiet: false is the only safe answer, or true. */
+		/* Of the same context, so not quiet: false is the only safe answer, or
+		 * true. */
 		m->export_ops->valid(m, other, SIZE);
 		EXPECT(-EAGAIN, m->export_ops->subscribe(m, changed, SIZE));
 		EXPECT(-EAGAIN, m->export_ops->subscribe(m, changed, SIZE));

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later OR BSD-2-Clause */
 /*
- * test_fabricmon - the import by the real libfabric; the operations by a fake one, because no
- * provider uses its cache without hardware.
+ * test_fabricmon - the import by the real libfabric; the operations by a fake one, because
+ * no provider uses its cache without hardware.
  */
 #include <dlfcn.h>
 #include <errno.h>
@@ -41,7 +41,8 @@ static void notify(struct fid_mem_monitor *monitor, const void *addr, size_t len
 
 enum verdict fabric_start(void)
 {
-	static struct fi_ops_mem_notify import = { .size = sizeof(import), .notify = notify };
+	static struct fi_ops_mem_notify import = { .size = sizeof(import),
+						   .notify = notify };
 	struct fid_mem_monitor *m = fabricmon_monitor();
 
 	m->import_ops = &import;
@@ -102,9 +103,10 @@ static enum verdict import(const void *arg)
 {
 	struct fid_mem_monitor theirs = { .fid = { .fclass = FI_CLASS_MEM_MONITOR },
 					  .export_ops = fabricmon_monitor()->export_ops };
-	int (*open)(uint32_t, const char *, void *, size_t, uint64_t, struct fid **, void *);
-	int (*getinfo)(uint32_t, const char *, const char *, uint64_t, const struct fi_info *,
-		       struct fi_info **);
+	int (*open)(uint32_t, const char *, void *, size_t, uint64_t, struct fid **,
+		    void *);
+	int (*getinfo)(uint32_t, const char *, const char *, uint64_t,
+		       const struct fi_info *, struct fi_info **);
 	void *library = dlopen("libfabric.so.1", RTLD_LAZY);
 	struct fi_info *info;
 	struct fid *cache;
@@ -114,7 +116,8 @@ static enum verdict import(const void *arg)
 	*(void **)&open = dlsym(library, "fi_open");
 	*(void **)&getinfo = dlsym(library, "fi_getinfo");
 	EXPECT(0, fabricmon_install());
-	/* What a program does first. Before it the monitors are not initialised, ours is no more. */
+	/* What a program does first. Before it the monitors are not initialised, ours is no
+	 * more. */
 	getinfo(FI_VERSION(1, 13), NULL, NULL, 0, NULL, &info);
 	CHECK(fabricmon_monitor()->import_ops && fabricmon_monitor()->import_ops->notify,
 	      "libfabric gave no notify");
@@ -128,7 +131,8 @@ static enum verdict import(const void *arg)
 	EXPECT(-EBUSY, fabricmon_install());
 	EXPECT(0, fi_close(&theirs.fid));
 	EXPECT(0, fabricmon_install());
-	/* The real notify, told of a range that no cache has: it takes its locks and returns. */
+	/* The real notify, told of a range that no cache has: it takes its locks and
+	 * returns. */
 	EXPECT(0, fabricmon_monitor()->export_ops->start(fabricmon_monitor()));
 	EXPECT(-EBUSY, fabricmon_remove());
 	for (int i = 0; i < 100; i++) {
@@ -138,8 +142,8 @@ static enum verdict import(const void *arg)
 
 		EXPECT(0, fabricmon_get_stats(&stats));
 		before = stats.notified;
-		EXPECT(0, fabricmon_monitor()->export_ops->subscribe(fabricmon_monitor(), memory,
-								     SIZE));
+		EXPECT(0, fabricmon_monitor()->export_ops->subscribe(fabricmon_monitor(),
+								     memory, SIZE));
 		SYS(munmap(memory, SIZE));
 		while (stats.notified == before)
 			EXPECT(0, fabricmon_get_stats(&stats));
@@ -186,7 +190,8 @@ static enum verdict refused(const void *arg)
 static int raw_munmap(char *at)
 {
 	return syscall(SYS_munmap, at, SIZE) ||
-	       syscall(SYS_mmap, at, SIZE, RW, FLAGS | MAP_FIXED_NOREPLACE, -1, 0) != (long)at;
+	       syscall(SYS_mmap, at, SIZE, RW, FLAGS | MAP_FIXED_NOREPLACE, -1, 0) !=
+		       (long)at;
 }
 
 static int raw_fixed(char *at)
@@ -206,7 +211,8 @@ static int raw_mremap(char *at)
 	return syscall(SYS_mremap, at, SIZE, SIZE, MREMAP_MAYMOVE | MREMAP_FIXED, there) !=
 		       (long)there ||
 	       munmap(there, SIZE) ||
-	       syscall(SYS_mmap, at, SIZE, RW, FLAGS | MAP_FIXED_NOREPLACE, -1, 0) != (long)at;
+	       syscall(SYS_mmap, at, SIZE, RW, FLAGS | MAP_FIXED_NOREPLACE, -1, 0) !=
+		       (long)at;
 }
 
 static int protection(char *at)
@@ -219,8 +225,10 @@ static const struct change {
 	int (*change)(char *at);
 	unsigned rounds;
 } changes[] = {
-	{ "raw munmap and mmap", raw_munmap, 100000 }, { "MAP_FIXED over it", raw_fixed, 20000 },
-	{ "madvise(DONTNEED)", raw_dontneed, 20000 },  { "mremap away", raw_mremap, 10000 },
+	{ "raw munmap and mmap", raw_munmap, 100000 },
+	{ "MAP_FIXED over it", raw_fixed, 20000 },
+	{ "madvise(DONTNEED)", raw_dontneed, 20000 },
+	{ "mremap away", raw_mremap, 10000 },
 	{ "mprotect and back", protection, 10000 },
 };
 
@@ -244,8 +252,8 @@ static enum verdict changed(const void *arg)
 		EXPECT(0, c->change(memory));
 		CHECK(!fabric_valid(memory, SIZE), "round %u: stale", i);
 	}
-	CHECK(hits > c->rounds / 2, "only %u hits: a cache that keeps nothing is not tested",
-	      hits);
+	CHECK(hits > c->rounds / 2,
+	      "only %u hits: a cache that keeps nothing is not tested", hits);
 	fabricmon_monitor()->export_ops->stop(fabricmon_monitor());
 	return PASS;
 }
@@ -294,7 +302,8 @@ static enum verdict forked(const void *arg)
 	TRY(fabric_start());
 	for (int i = 0; i < 50; i++) {
 		EXPECT(0, fabric_subscribe(memory, SIZE));
-		/* What the child maps is noise in the parent's perf rings: an entry may go. */
+		/* What the child maps is noise in the parent's perf rings: an entry may go.
+		 */
 		TRY(live_child(in_child, memory, 20));
 	}
 	fabricmon_monitor()->export_ops->stop(fabricmon_monitor());

@@ -90,7 +90,7 @@ static uint64_t get_put(char *at)
 
 static bool stats(struct ucxmon_stats *stats)
 {
-	int (*get)(struct ucxmon_stats *stats);
+	int (*get)(struct ucxmon_stats * stats);
 
 	*(void **)&get = dlsym(RTLD_DEFAULT, "ucxmon_get_stats");
 	memset(stats, 0, sizeof(*stats));
@@ -101,7 +101,8 @@ static bool stats(struct ucxmon_stats *stats)
 static int raw_munmap(char *at)
 {
 	return syscall(SYS_munmap, at, SIZE) ||
-	       syscall(SYS_mmap, at, SIZE, RW, FLAGS | MAP_FIXED_NOREPLACE, -1, 0) != (long)at;
+	       syscall(SYS_mmap, at, SIZE, RW, FLAGS | MAP_FIXED_NOREPLACE, -1, 0) !=
+		       (long)at;
 }
 
 static int raw_fixed(char *at)
@@ -121,7 +122,8 @@ static int raw_mremap(char *at)
 	return syscall(SYS_mremap, at, SIZE, SIZE, MREMAP_MAYMOVE | MREMAP_FIXED, there) !=
 		       (long)there ||
 	       munmap(there, SIZE) ||
-	       syscall(SYS_mmap, at, SIZE, RW, FLAGS | MAP_FIXED_NOREPLACE, -1, 0) != (long)at;
+	       syscall(SYS_mmap, at, SIZE, RW, FLAGS | MAP_FIXED_NOREPLACE, -1, 0) !=
+		       (long)at;
 }
 
 static int libc_munmap(char *at)
@@ -145,9 +147,12 @@ static const struct change {
 	int (*change)(char *at);
 	unsigned rounds;
 } changes[] = {
-	{ "raw munmap and mmap", raw_munmap, 50000 }, { "raw MAP_FIXED over it", raw_fixed, 20000 },
-	{ "raw madvise(DONTNEED)", raw_dontneed, 20000 }, { "raw mremap away", raw_mremap, 10000 },
-	{ "libc's munmap and mmap", libc_munmap, 10000 }, { "libc's madvise", libc_dontneed, 10000 },
+	{ "raw munmap and mmap", raw_munmap, 50000 },
+	{ "raw MAP_FIXED over it", raw_fixed, 20000 },
+	{ "raw madvise(DONTNEED)", raw_dontneed, 20000 },
+	{ "raw mremap away", raw_mremap, 10000 },
+	{ "libc's munmap and mmap", libc_munmap, 10000 },
+	{ "libc's madvise", libc_dontneed, 10000 },
 	{ "mprotect and back", protection, 10000 },
 };
 
@@ -181,7 +186,8 @@ static enum verdict changed(const void *arg)
 	return PASS;
 }
 
-/* A region in use: the unmap does not wait for it, and it is deregistered at its last put. */
+/* A region in use: the unmap does not wait for it, and it is deregistered at its last put.
+ */
 static enum verdict in_use(const void *arg)
 {
 	ucs_rcache_region_t *region;
