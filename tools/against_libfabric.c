@@ -39,6 +39,7 @@ struct fi_monitor {
 extern pthread_mutex_t mm_lock;
 extern struct fi_monitor *memhooks_monitor, *uffd_monitor;
 void ofi_mem_init(void);
+uint32_t fi_version(void);
 void __wrap_ofi_mr_cache_notify(void *cache, const void *addr, size_t length);
 
 static int subscribe(void *monitor, const void *addr, size_t length)
@@ -72,8 +73,14 @@ static int open_monitor(char *why, size_t size)
 {
 	static struct node
 		entry; /* stands for a cache: only its place on the list is used */
+	uint32_t version = fi_version();
 	int err;
 
+	if (version != (1u << 16 | 17)) {
+		snprintf(why, size, "libfabric.a is %u.%u, and what is known is 1.17", version >> 16,
+			 version & 0xffff);
+		return -EOPNOTSUPP;
+	}
 	entry.next = entry.prev = &chosen->caches;
 	chosen->caches.next = chosen->caches.prev = &entry;
 	cache.monitor = chosen;

@@ -15,7 +15,8 @@
 #include "../watch/watch.h"
 #include "fabricmon_private.h"
 
-#define WATCH_NS 50000000l /* a range of a GiB takes some 5 ms */
+#define WATCH_NS 50000000l
+#define WATCH_NS_GIB 100000000l /* and for each GiB: four times what it takes in small pages */
 #define VALID_TRIES 20u	   /* looks at a mirror that is about to be quiet */
 
 void *fabricmon_watcher(void *monitor)
@@ -42,16 +43,14 @@ void *fabricmon_watcher(void *monitor)
 	return NULL;
 }
 
-static struct timespec deadline(void)
+static struct timespec deadline(size_t length)
 {
 	struct timespec at;
 
 	clock_gettime(CLOCK_MONOTONIC, &at);
-	at.tv_nsec += WATCH_NS;
-	if (at.tv_nsec >= 1000000000l) {
-		at.tv_sec++;
-		at.tv_nsec -= 1000000000l;
-	}
+	at.tv_nsec += WATCH_NS + (long)(length >> 30) * WATCH_NS_GIB;
+	at.tv_sec += at.tv_nsec / 1000000000l;
+	at.tv_nsec %= 1000000000l;
 	return at;
 }
 
@@ -66,7 +65,7 @@ static bool answered_by(struct monitor *m, uint64_t number, const struct timespe
 
 static int ask(struct monitor *m, uintptr_t start, uintptr_t end)
 {
-	struct timespec at = deadline();
+	struct timespec at = deadline(end - start);
 	int err = -EAGAIN;
 
 	pthread_mutex_lock(&m->lock);
