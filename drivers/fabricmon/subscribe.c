@@ -15,7 +15,7 @@
 #include "../watch/watch.h"
 #include "fabricmon_private.h"
 
-#define WATCH_NS 50000000l
+#define WATCH_NS 200000000l /* on two CPUs with ten busy threads 65 ms were seen */
 #define WATCH_NS_GIB 100000000l /* and for each GiB: four times what it takes in small pages */
 #define VALID_TRIES 20u	   /* looks at a mirror that is about to be quiet */
 

@@ -92,7 +92,7 @@ enum verdict other_callback(const void *arg)
 	EXPECT(0, hmm_open(&hmm));
 	EXPECT(0,
 	       hmm_notifier_insert(hmm, (uintptr_t)changed, SIZE, &ops, NULL, &notifier));
-	for (int i = 0; i < 20; i++) {
+	for (int i = 0; i < 5; i++) {
 		uint64_t began;
 
 		EXPECT(0, fabric_subscribe(changed, SIZE));

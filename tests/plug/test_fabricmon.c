@@ -53,10 +53,12 @@ enum verdict fabric_start(void)
 int fabric_subscribe(const void *addr, size_t length)
 {
 	struct fid_mem_monitor *m = fabricmon_monitor();
-	int err;
+	int err = -EAGAIN;
 
 	pthread_mutex_lock(&mm_lock);
-	err = m->export_ops->subscribe(m, addr, length);
+	/* On a machine that is busy enough the watcher does not run in time; a cache goes on. */
+	for (unsigned tries = 0; tries < 20 && err == -EAGAIN; tries++)
+		err = m->export_ops->subscribe(m, addr, length);
 	if (!err && kept_count < KEPT)
 		kept[kept_count++] = (uintptr_t)addr;
 	pthread_mutex_unlock(&mm_lock);
