@@ -217,9 +217,13 @@ static int raw_mremap(char *at)
 		       (long)at;
 }
 
+/* To and fro, one a round: back at once it would be no change, and only perf would see it. */
 static int protection(char *at)
 {
-	return mprotect(at, SIZE, PROT_READ) || mprotect(at, SIZE, RW);
+	static bool read_only;
+
+	read_only = !read_only;
+	return mprotect(at, SIZE, read_only ? PROT_READ : RW);
 }
 
 static const struct change {
@@ -231,7 +235,7 @@ static const struct change {
 	{ "MAP_FIXED over it", raw_fixed, 20000 },
 	{ "madvise(DONTNEED)", raw_dontneed, 20000 },
 	{ "mremap away", raw_mremap, 10000 },
-	{ "mprotect and back", protection, 10000 },
+	{ "mprotect, to and fro", protection, 10000 },
 };
 
 static enum verdict changed(const void *arg)
