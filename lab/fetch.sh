@@ -20,7 +20,7 @@ rdma)
 	# The one for the cloud has no RDMA. Of the other's modules, 107 MB, few are kept.
 	series=$new_series
 	flavour=
-	wanted="$wanted rdma_rxe rdma_ucm ib_uverbs" ;;
+	wanted="$wanted rdma_rxe rdma_ucm ib_uverbs dummy" ;;
 *) echo "usage: fetch.sh new|old|rdma" >&2; exit 2 ;;
 esac
 any="[0-9.]+\\+deb[0-9]+$flavour-amd64"
@@ -73,7 +73,10 @@ if ! wants=$(packages); then
 	say "keeping kernel $(cat "$dir/version"), as no other can be had"
 	exit 0
 fi
-[ "$(cat "$dir/packages" 2>/dev/null)" != "$wants" ] || exit 0
+if [ "$(cat "$dir/packages" 2>/dev/null)" = "$wants" ] &&
+	[ "$(cat "$dir/wanted" 2>/dev/null || echo "$wanted")" = "$wanted" ]; then
+	exit 0
+fi
 case $wants in
 *-"$series".*) ;;
 *) say "there is no kernel $series any more; taking the newest:" "$wants" ;;
@@ -96,6 +99,7 @@ cp "$work/deb/boot/vmlinuz-$version" "$dir.part/image" 2>/dev/null ||
 modules_cpio "$work/deb" "$version" "$dir.part/modules.cpio"
 echo "$version" >"$dir.part/version"
 echo "$wants" >"$dir.part/packages"
+echo "$wanted" >"$dir.part/wanted"
 rm -rf "$dir"
 mv "$dir.part" "$dir"
 say "kernel $version is in the cache"

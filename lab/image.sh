@@ -31,8 +31,12 @@ for file in "$build"/uhmm "$build"/tests/live/* "$build"/tests/lab/* "$build"/te
 	if [ -f "$file" ] && [ -x "$file" ]; then program "$file" "$root/uhmm/${file##*/}"; fi
 done
 [ -x "$root/uhmm/uhmm" ] || die "nothing is built in $build"
-# One that a test opens by its name.
-program "$build/libuhmm.so.0" "$root/lib/libuhmm.so.0"
+# Those that a test opens by their names.
+for name in libuhmm libuhmm-fabricmon; do
+	if [ -e "$build/$name.so.0" ]; then
+		program "$build/$name.so.0" "$root/lib/$name.so.0"
+	fi
+done
 
 for name in mkfs.ext4 mkfs.xfs; do
 	cp -L "$(tool $name)" "$root/sbin/$name"

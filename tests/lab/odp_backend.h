@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later OR BSD-2-Clause */
 /*
- * odp_backend - who pages on demand: the kernel for rxe, or one in user space. The same list
- * of operations (odp_cases.c, odp_advice.c) is run with each, and what they say is compared.
+ * odp_backend - who pages on demand: the kernel for rxe, or one in user space. The same
+ * list of operations (odp_cases.c, odp_advice.c) is run with each, and what they say is
+ * compared.
  *
  * A backend is one peer, and memory of this process that the peer may use after reg(). Its
  * calls are made from one thread.
@@ -16,19 +17,19 @@
 
 /*
  * How an operation of the peer's ended. On the wire a responder has few words: rxe says
- * ODP_ACCESS for no memory, not that way and past the end. A backend that knows which says it,
- * and odp_agree() takes it for the same.
+ * ODP_ACCESS for no memory, not that way and past the end. A backend that knows which says
+ * it, and odp_agree() takes it for the same.
  */
 enum odp_result {
 	ODP_OK,
 	ODP_ACCESS,
-	ODP_FAULT, /* nothing is mapped there */
+	ODP_FAULT,	/* nothing is mapped there */
 	ODP_PERMISSION, /* it is, but not for that */
-	ODP_BOUNDS, /* not within the registered memory */
-	ODP_REQUEST, /* no such operation: an atomic that is not aligned */
-	ODP_OPERATION, /* the responder could not */
-	ODP_SILENT, /* nobody answered */
-	ODP_BROKEN, /* anything else: of the test's own side */
+	ODP_BOUNDS,	/* not within the registered memory */
+	ODP_REQUEST,	/* no such operation: an atomic that is not aligned */
+	ODP_OPERATION,	/* the responder could not */
+	ODP_SILENT,	/* nobody answered */
+	ODP_BROKEN,	/* anything else: of the test's own side */
 };
 
 enum odp_may {
@@ -73,7 +74,7 @@ struct odp_open {
 	const struct odp_backend *backend;
 	void *dev;
 };
-unsigned odp_open_all(struct odp_open *open);
+enum verdict odp_open_all(struct odp_open *open, unsigned *n);
 void odp_close_all(struct odp_open *open, unsigned n);
 
 /* "error:access", ... */
@@ -89,6 +90,7 @@ struct odp_cases {
 void odp_add(struct odp_cases *list, enum verdict (*run)(const void *), const void *arg,
 	     const char *name);
 void odp_add_changes(struct odp_cases *list);
+void odp_add_registrations(struct odp_cases *list);
 void odp_add_advice(struct odp_cases *list);
 
 #endif

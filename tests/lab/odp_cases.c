@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later OR BSD-2-Clause */
 /*
- * odp_cases - every kind of memory under every change, used by the peer: what does it get, or
- * change? A case is a kind and a change; in it each backend does each of the four operations,
- * on fresh memory, and says a word for it. The words of the backends are compared.
+ * odp_cases - every kind of memory under every change, used by the peer: what does it get,
+ * or change? A case is a kind and a change; in it each backend does each of the four
+ * operations, on fresh memory, and says a word for it. The words of the backends are
+ * compared.
  */
 #include <stdio.h>
 #include <string.h>
@@ -98,10 +99,9 @@ static void swap(const struct target *t, char *word)
 		    word);
 }
 
-static const struct op ops[] = { { "get", get },
-				 { "put", put },
-				 { "add", add },
-				 { "swap", swap } };
+static const struct op ops[] = {
+	{ "get", get }, { "put", put }, { "add", add }, { "swap", swap }
+};
 #define OPS (sizeof(ops) / sizeof(ops[0]))
 
 static const struct odp_change {
@@ -130,9 +130,9 @@ static const struct odp_change {
 #define CHANGES (sizeof(changes) / sizeof(changes[0]))
 
 /*
- * Known: an operation of rxe's on demand begins where its page does, and not where it was asked
- * to (seen in 7.3: __rxe_odp_mr_copy() has the offset and does not add it). It is why all others
- * here are at the beginning of a page.
+ * Known: an operation of rxe's on demand begins where its page does, and not where it was
+ * asked to (seen in 7.3: __rxe_odp_mr_copy() has the offset and does not add it). It is why
+ * all others here are at the beginning of a page.
  */
 static const struct {
 	const char *change, *op, *first, *other;
@@ -251,9 +251,10 @@ static enum verdict run_all(const struct cell *c, const struct odp_open *open, u
 static enum verdict run_cell(const void *arg)
 {
 	struct odp_open open[ODP_BACKENDS];
-	unsigned n = odp_open_all(open);
 	enum verdict verdict;
+	unsigned n;
 
+	TRY(odp_open_all(open, &n));
 	if (n < 2)
 		return SKIP;
 	verdict = run_all(arg, open, n);

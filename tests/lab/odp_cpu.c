@@ -38,7 +38,8 @@ static void cpu_unreg(void *dev, void *mr)
 	free(mr);
 }
 
-static enum odp_result allowed(const struct memory *m, const char *at, size_t n, unsigned may)
+static enum odp_result allowed(const struct memory *m, const char *at, size_t n,
+			       unsigned may)
 {
 	if ((m->may & may) != may)
 		return ODP_PERMISSION;

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later OR BSD-2-Clause */
 /*
  * odp_kernel - the kernel's own: memory registered on demand with rxe, a network card in
- * software, and two connected queue pairs of it, of which one asks and the other's memory is
- * used. What the first receives lies in memory that is registered ordinarily.
+ * software, and two connected queue pairs of it, of which one asks and the other's memory
+ * is used. What the first receives lies in memory that is registered ordinarily.
  */
 #include <infiniband/verbs.h>
 #include <rdma/ib_user_ioctl_cmds.h>
@@ -35,12 +35,10 @@ struct kernel {
 	unsigned char bytes[ODP_BYTES] __attribute__((aligned(8)));
 };
 
-/* The device that the lab made; NULL and errno: none. */
-static struct ibv_context *open_device(void)
+static struct ibv_context *open_device(const char *want)
 {
-	const char *want = getenv("UHMM_LAB_RDMA");
 	struct ibv_context *context = NULL;
-	struct ibv_device **devices = want ? ibv_get_device_list(NULL) : NULL;
+	struct ibv_device **devices = ibv_get_device_list(NULL);
 
 	for (unsigned i = 0; devices && devices[i]; i++)
 		if (!strcmp(ibv_get_device_name(devices[i]), want))
@@ -126,7 +124,9 @@ static int make_pair(struct kernel *k)
 		.qp_type = IBV_QPT_RC,
 		.send_cq = k->cq,
 		.recv_cq = k->cq,
-		.cap = { .max_send_wr = 4, .max_recv_wr = 1, .max_send_sge = 1,
+		.cap = { .max_send_wr = 4,
+			 .max_recv_wr = 1,
+			 .max_send_sge = 1,
 			 .max_recv_sge = 1 },
 	};
 	int err = 0;
@@ -141,8 +141,9 @@ static int make_pair(struct kernel *k)
 }
 
 /*
- * An error of either side ends both. Reset, they would do again; but the responder may still
- * be on its way into its error when the requester has heard of it, and end there afterwards.
+ * An error of either side ends both. Reset, they would do again; but the responder may
+ * still be on its way into its error when the requester has heard of it, and end there
+ * afterwards.
  */
 static int new_pair(struct kernel *k)
 {
@@ -185,19 +186,22 @@ static void kernel_close(void *dev)
 
 static enum verdict kernel_open(void **dev)
 {
-	const uint32_t needs = IBV_ODP_SUPPORT_READ | IBV_ODP_SUPPORT_WRITE |
-			       IBV_ODP_SUPPORT_ATOMIC;
+	const uint32_t needs =
+		IBV_ODP_SUPPORT_READ | IBV_ODP_SUPPORT_WRITE | IBV_ODP_SUPPORT_ATOMIC;
 	struct ibv_device_attr_ex attr = { 0 };
-	struct ibv_context *context = open_device();
+	const char *name = getenv("UHMM_LAB_RDMA");
+	struct ibv_context *context;
 	struct kernel *k;
 	int err;
 
-	if (!context)
-		return live_skip("no RDMA device here (the lab has rxe)");
+	if (!name)
+		return live_skip("UHMM_LAB_RDMA names no RDMA device (the lab does)");
+	context = open_device(name);
+	CHECK(context, "%s cannot be opened", name);
 	if (ibv_query_device_ex(context, NULL, &attr) ||
 	    (attr.odp_caps.per_transport_caps.rc_odp_caps & needs) != needs) {
 		ibv_close_device(context);
-		return live_skip("the RDMA device does not page on demand");
+		FAILED("%s does not page on demand", name);
 	}
 	k = aligned_alloc(PAGE, (sizeof(*k) + PAGE - 1) / PAGE * PAGE);
 	memset(k, 0, sizeof(*k));
@@ -332,9 +336,8 @@ static enum odp_result kernel_fetch_add(void *dev, void *mr, void *at, uint64_t 
 	return atomic(dev, &wr, old);
 }
 
-static enum odp_result kernel_compare_swap(void *dev, void *mr, void *at,
-					   uint64_t expected, uint64_t desired,
-					   uint64_t *old)
+static enum odp_result kernel_compare_swap(void *dev, void *mr, void *at, uint64_t expected,
+					   uint64_t desired, uint64_t *old)
 {
 	struct ibv_send_wr wr = {
 		.opcode = IBV_WR_ATOMIC_CMP_AND_SWP,

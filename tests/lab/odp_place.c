@@ -138,15 +138,15 @@ int odp_unmap_and_map(struct odp_place *p)
 	int err = odp_unmap(p);
 
 	if (!err)
-		err = result_of((intptr_t)map_filled(p->kind, second(p), 1, &p->spare,
-						     ODP_B));
+		err = result_of(
+			(intptr_t)map_filled(p->kind, second(p), 1, &p->spare, ODP_B));
 	return err;
 }
 
 int odp_map_over(struct odp_place *p)
 {
-	void *at = mmap(second(p), p->kind->unit, RW, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED,
-			-1, 0);
+	void *at = mmap(second(p), p->kind->unit, RW,
+			MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
 
 	if (at == MAP_FAILED)
 		return -errno;

@@ -9,7 +9,8 @@
 #include "lab.h"
 
 #define ODP_UNITS 3u
-/* Seeds of lab_fill(): what is there at first, what the CPU puts there, what the peer does. */
+/* Seeds of lab_fill(): what is there at first, what the CPU puts there, what the peer does.
+ */
 #define ODP_A 0u
 #define ODP_B 90u
 #define ODP_W 180u
@@ -25,7 +26,7 @@ struct odp_kind {
 struct odp_place {
 	const struct odp_kind *kind;
 	unsigned char *at;
-	int fd; /* -1 without a file */
+	int fd;	   /* -1 without a file */
 	int spare; /* of memory that came later */
 	pid_t child;
 	int tell[2]; /* the child goes on when it is closed */
