@@ -66,7 +66,7 @@ struct odp_backend {
 extern const struct odp_backend odp_kernel, odp_cpu;
 
 /* The longest operation. */
-#define ODP_BYTES 512u
+#define ODP_BYTES (2 * PAGE)
 
 /* Of each backend that is there; the first of them is what others are compared with. */
 #define ODP_BACKENDS 3u

@@ -14,6 +14,7 @@
 
 #define WORD 40
 #define BYTES 256u
+#define LONG_BYTES (2 * PAGE)
 /* In the second unit; and what is not aligned, nor may be for an atomic. */
 #define AT 0u
 #define AT_ODD 4u
@@ -23,6 +24,7 @@ struct target {
 	const struct odp_backend *backend;
 	void *dev, *mr;
 	unsigned char *at;
+	size_t n;	/* of get and put */
 	unsigned shift; /* of the seed, for `at` is not where the filling began */
 };
 
@@ -31,38 +33,59 @@ struct op {
 	void (*run)(const struct target *t, char *word);
 };
 
+/* Every page was filled alike. */
+static bool filled(const unsigned char *bytes, size_t n, unsigned seed)
+{
+	size_t page = n < PAGE ? n : PAGE;
+
+	for (size_t at = 0; at < n; at += page)
+		if (lab_differs(bytes + at, page, seed) != page)
+			return false;
+	return true;
+}
+
 static const char *bytes_word(const struct target *t, const void *bytes, size_t n)
 {
-	if (lab_differs(bytes, n, ODP_A + t->shift) == n)
+	if (filled(bytes, n, ODP_A + t->shift))
 		return "A";
-	if (lab_differs(bytes, n, ODP_B + t->shift) == n)
+	if (filled(bytes, n, ODP_B + t->shift))
 		return "B";
-	if (lab_differs(bytes, n, ODP_W) == n)
-		return "W";
+	if (filled(bytes, n, ODP_A))
+		return "A of page's begin";
 	return lab_zero(bytes, n) ? "zeros" : "others";
 }
 
 static void get(const struct target *t, char *word)
 {
-	unsigned char bytes[BYTES];
-	enum odp_result result = t->backend->get(t->dev, t->mr, t->at, bytes, BYTES);
+	unsigned char bytes[LONG_BYTES];
+	enum odp_result result = t->backend->get(t->dev, t->mr, t->at, bytes, t->n);
 
-	snprintf(word, WORD, "%s", result ? odp_word(result) : bytes_word(t, bytes, BYTES));
+	snprintf(word, WORD, "%s", result ? odp_word(result) : bytes_word(t, bytes, t->n));
+}
+
+static bool was_put(const unsigned char *at, size_t n)
+{
+	unsigned char found[LONG_BYTES];
+
+	return !odp_look(at, found, n) && filled(found, n, ODP_W);
 }
 
 static void put(const struct target *t, char *word)
 {
-	unsigned char bytes[BYTES], found[BYTES] = { 0 };
+	unsigned char bytes[LONG_BYTES], *begin = t->at - (uintptr_t)t->at % PAGE;
 	enum odp_result result;
+	const char *how = "lost";
 
-	lab_fill(bytes, BYTES, ODP_W);
-	result = t->backend->put(t->dev, t->mr, t->at, bytes, BYTES);
-	if (result)
-		snprintf(word, WORD, "%s", odp_word(result));
-	else if (!odp_look(t->at, found, BYTES) && !memcmp(bytes, found, BYTES))
-		snprintf(word, WORD, "written");
-	else
-		snprintf(word, WORD, "lost");
+	for (size_t at = 0; at < LONG_BYTES; at += PAGE)
+		lab_fill(bytes + at, PAGE, ODP_W);
+	result = t->backend->put(t->dev, t->mr, t->at, bytes, t->n);
+	if (!result && was_put(t->at, t->n))
+		how = "written";
+	else if (!result && was_put(begin, t->n))
+		how = "written to page's begin";
+	else if (result)
+		how = t->n > PAGE && was_put(t->at, PAGE) ? ", half written" : "";
+	snprintf(word, WORD, "%s%s", result ? odp_word(result) : "", how);
 }
 
 /* What was there, and whether that is there now which should be. */
@@ -108,7 +131,14 @@ static const struct odp_change {
 	const char *name;
 	int (*change)(struct odp_place *p);
 	/* How it differs from: the peer uses the memory, it changes, the peer uses it. */
-	enum { UNUSED = 1, BEFORE = 2, MISALIGNED = 4, PAST_END = 8 } how;
+	enum {
+		UNUSED = 1, /* not used before */
+		BEFORE = 2, /* unmapped when it is registered */
+		MISALIGNED = 4,
+		PAST_END = 8, /* the registered memory ends within what is used */
+		LONG = 16,    /* the unit before it too, in one operation */
+		FILE_ONLY = 32,
+	} how;
 } changes[] = {
 	{ "none", odp_nothing, UNUSED },
 	{ "used-before", odp_nothing, 0 },
@@ -121,11 +151,14 @@ static const struct odp_change {
 	{ "mremap-away", odp_move_away, 0 },
 	{ "prot-none", odp_protect_none, 0 },
 	{ "prot-read", odp_protect_read, 0 },
-	{ "punch", odp_punch, 0 },
-	{ "truncate", odp_truncate, 0 },
+	{ "punch", odp_punch, FILE_ONLY },
+	{ "truncate", odp_truncate, FILE_ONLY },
 	{ "fork", odp_fork, 0 },
 	{ "misaligned", odp_nothing, MISALIGNED },
 	{ "past-the-end", odp_nothing, PAST_END },
+	{ "long", odp_nothing, LONG },
+	{ "long-munmap", odp_unmap, LONG },
+	{ "long-prot-read", odp_protect_read, LONG },
 };
 #define CHANGES (sizeof(changes) / sizeof(changes[0]))
 
@@ -137,8 +170,8 @@ static const struct odp_change {
 static const struct {
 	const char *change, *op, *first, *other;
 } differences[] = {
-	{ "misaligned", "get", "others", "A" },
-	{ "misaligned", "put", "lost", "written" },
+	{ "misaligned", "get", "A of page's begin", "A" },
+	{ "misaligned", "put", "written to page's begin", "written" },
 };
 
 struct cell {
@@ -149,23 +182,13 @@ struct cell {
 /* The peer reads and writes, so that both ways are open to it. */
 static enum verdict use(const struct target *t)
 {
-	unsigned char bytes[BYTES];
-	enum odp_result result = t->backend->get(t->dev, t->mr, t->at, bytes, BYTES);
+	unsigned char bytes[LONG_BYTES];
+	enum odp_result result = t->backend->get(t->dev, t->mr, t->at, bytes, t->n);
 
 	if (!result)
-		result = t->backend->put(t->dev, t->mr, t->at, bytes, BYTES);
+		result = t->backend->put(t->dev, t->mr, t->at, bytes, t->n);
 	CHECK(!result, "%s: the peer cannot use it before: %s", t->backend->name,
 	      odp_word(result));
-	return PASS;
-}
-
-static enum verdict change_it(const struct cell *c, struct odp_place *p)
-{
-	int err = c->change->change(p);
-
-	if (err == -ENOTSUP)
-		return live_skip("of %s that is no change", c->kind->name);
-	CHECK(!err, "%s: %s", c->change->name, strerror(-err));
 	return PASS;
 }
 
@@ -185,9 +208,15 @@ static enum verdict in_place(const struct cell *c, const struct op *op, struct t
 	offset = c->change->how & MISALIGNED ? AT_ODD : AT;
 	t->at = p->at + c->kind->unit + offset;
 	t->shift = lab_byte(offset, 0);
+	t->n = BYTES;
+	if (c->change->how & LONG) {
+		t->at -= PAGE;
+		t->n = LONG_BYTES;
+	}
 	if (!(c->change->how & (UNUSED | PAST_END)))
 		TRY(use(t));
-	TRY(change_it(c, p));
+	err = c->change->change(p);
+	CHECK(!err, "%s: %s", c->change->name, strerror(-err));
 	op->run(t, word);
 	if (p->child) {
 		size_t n = strlen(word);
@@ -262,6 +291,13 @@ static enum verdict run_cell(const void *arg)
 	return verdict;
 }
 
+static bool applies(const struct odp_kind *kind, const struct odp_change *change)
+{
+	if (change->how & FILE_ONLY)
+		return kind->file;
+	return !(change->how & LONG) || kind->unit == PAGE;
+}
+
 void odp_add_changes(struct odp_cases *list)
 {
 	static struct cell cells[200];
@@ -270,6 +306,8 @@ void odp_add_changes(struct odp_cases *list)
 
 	for (unsigned k = 0; k < odp_kind_count; k++)
 		for (size_t c = 0; c < CHANGES; c++) {
+			if (!applies(&odp_kinds[k], &changes[c]))
+				continue;
 			cells[n] = (struct cell){ &odp_kinds[k], &changes[c] };
 			snprintf(name, sizeof(name), "%s %s", odp_kinds[k].name,
 				 changes[c].name);

@@ -32,6 +32,7 @@ struct kernel {
 	struct ibv_mr *buffer;
 	union ibv_gid gid;
 	uint8_t gid_index;
+	enum ibv_mtu mtu;
 	unsigned char bytes[ODP_BYTES] __attribute__((aligned(8)));
 };
 
@@ -83,7 +84,7 @@ static int to_send(struct kernel *k, struct ibv_qp *qp, uint32_t other)
 {
 	struct ibv_qp_attr receive = {
 		.qp_state = IBV_QPS_RTR,
-		.path_mtu = IBV_MTU_1024,
+		.path_mtu = k->mtu,
 		.dest_qp_num = other,
 		.max_dest_rd_atomic = 1,
 		.min_rnr_timer = 12,
@@ -157,10 +158,14 @@ static int new_pair(struct kernel *k)
 
 static int make_queues(struct kernel *k)
 {
+	struct ibv_port_attr port;
 	int err = find_gid(k);
 
+	if (!err)
+		err = -ibv_query_port(k->context, PORT, &port);
 	if (err)
 		return err;
+	k->mtu = port.active_mtu;
 	k->pd = ibv_alloc_pd(k->context);
 	k->cq = ibv_create_cq(k->context, 16, NULL, NULL, 0);
 	if (!k->pd || !k->cq)

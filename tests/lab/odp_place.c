@@ -175,15 +175,11 @@ int odp_protect_read(struct odp_place *p)
 
 int odp_punch(struct odp_place *p)
 {
-	if (p->fd < 0)
-		return -ENOTSUP;
 	return lab_punch(p->fd, (off_t)p->kind->unit, (off_t)p->kind->unit);
 }
 
 int odp_truncate(struct odp_place *p)
 {
-	if (p->fd < 0)
-		return -ENOTSUP;
 	return lab_truncate(p->fd, 0, (off_t)p->kind->unit);
 }
 

@@ -41,7 +41,7 @@ void odp_place_free(struct odp_place *p);
 /* Bytes as they are in this process, also where it may not read: 0 or -errno. */
 int odp_look(const void *at, void *to, size_t n);
 
-/* A change of the second unit: 0, or -errno; -ENOTSUP: it is none for that kind. */
+/* A change of the second unit: 0, or -errno. */
 int odp_nothing(struct odp_place *p);
 int odp_touch(struct odp_place *p);
 int odp_dontneed(struct odp_place *p);
