@@ -225,7 +225,8 @@ static int run_rounds(void)
 		return verdict == SKIP ? 77 : NOT_RUN;
 	}
 	printf("cached %u of %u, stale %u of %u\n", hits, ROUNDS, stale, ROUNDS);
-	/* A monitor that cannot say at once that all is well may have some registered again. */
+	/* A monitor that cannot say at once that all is well may have some registered
+	 * again. */
 	return (int)(stale + (2 * hits < ROUNDS ? NOT_CACHED : 0));
 }
 
