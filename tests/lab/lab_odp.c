@@ -13,7 +13,8 @@
 
 #define CASES 200
 
-static const struct odp_backend *const backends[] = { &odp_kernel, &odp_cpu };
+static const struct odp_backend *const backends[] = { &odp_kernel, &odp_cpu, &odp_uhmm,
+						      &odp_uhmm_verbs };
 
 /* One that is not here is left out. */
 enum verdict odp_open_all(struct odp_open *open, unsigned *n)

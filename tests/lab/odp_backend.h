@@ -13,6 +13,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include <uhmm/odp.h> /* enum odp_advice: what ibv_advise_mr() has */
+
 #include "lab.h"
 
 /*
@@ -40,9 +42,6 @@ enum odp_may {
 	ODP_PINNED = 8, /* an ordinary registration, not on demand */
 };
 
-/* What ibv_advise_mr() has. */
-enum odp_advice { ODP_PREFETCH, ODP_PREFETCH_WRITE, ODP_PREFETCH_NO_FAULT };
-
 /* All return a negative errno or 0, but the four operations. */
 struct odp_backend {
 	const char *name;
@@ -63,13 +62,13 @@ struct odp_backend {
 	void (*close)(void *dev);
 };
 
-extern const struct odp_backend odp_kernel, odp_cpu;
+extern const struct odp_backend odp_kernel, odp_cpu, odp_uhmm, odp_uhmm_verbs;
 
 /* The longest operation. */
 #define ODP_BYTES (2 * PAGE)
 
 /* Of each backend that is there; the first of them is what others are compared with. */
-#define ODP_BACKENDS 3u
+#define ODP_BACKENDS 4u
 struct odp_open {
 	const struct odp_backend *backend;
 	void *dev;
