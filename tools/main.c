@@ -26,6 +26,7 @@ static const struct object {
 	  "count stale translations in races; must be 0" },
 	{ "bench", "uhmm bench", cmd_bench, "what it costs, against the plain way" },
 	{ "drivers", "uhmm drivers", cmd_drivers, "the drivers, and their self-tests" },
+	{ "odp", "uhmm odp", cmd_odp, "the memory of another process, over the network" },
 };
 
 #define OBJECTS (sizeof(objects) / sizeof(objects[0]))

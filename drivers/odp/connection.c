@@ -251,6 +251,7 @@ bool connection_lives(const struct connection *c)
 void connection_up(struct connection *c)
 {
 	c->connected = true;
+	fabric_not_for_others(&c->ep->fid);
 }
 
 void connection_end(struct connection *c, const char *why, bool broken)

@@ -2,11 +2,16 @@
 /*
  * fabric - libfabric's objects, made and ended.
  */
+#include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
+#include <netinet/in.h>
 #include <poll.h>
 #include <sched.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
@@ -241,7 +246,7 @@ static void short_sleep(struct fabric *f, int other_fd)
 	ppoll(&other, other_fd >= 0, &time, NULL);
 }
 
-bool fabric_wait(struct fabric *f, int other_fd, int timeout_ms)
+int fabric_wait(struct fabric *f, int other_fd, int timeout_ms)
 {
 	struct fid *fids[] = { &f->cq->fid, f->eq ? &f->eq->fid : NULL };
 	struct pollfd fds[] = { { .fd = f->cq_fd, .events = POLLIN },
@@ -250,13 +255,16 @@ bool fabric_wait(struct fabric *f, int other_fd, int timeout_ms)
 
 	if (!fabric_has_connections(f)) {
 		short_sleep(f, other_fd);
-		return true;
+		return 1;
 	}
 	/* Something came since it was last read, or the provider has to be driven. */
 	if (fi_trywait(f->fabric, fids, 2))
-		return true;
-	poll(fds, other_fd < 0 ? 2 : 3, timeout_ms);
-	return fds[2].revents;
+		return 1;
+	if (poll(fds, other_fd < 0 ? 2 : 3, timeout_ms) <= 0)
+		return 0;
+	if ((fds[0].revents | fds[1].revents | fds[2].revents) & POLLNVAL)
+		return -ENODEV;
+	return !!fds[2].revents;
 }
 
 int fabric_endpoint(struct fabric *f, struct fi_info *info, void *context, struct fid_ep **out)
@@ -277,4 +285,38 @@ int fabric_endpoint(struct fabric *f, struct fi_info *info, void *context, struc
 	}
 	*out = ep;
 	return 0;
+}
+
+static bool is_at(int fd, const struct sockaddr_in6 *where)
+{
+	struct sockaddr_in6 at = { 0 };
+	socklen_t length = sizeof(at);
+
+	/* IPv4 has its port at the same place. */
+	return !getsockname(fd, (struct sockaddr *)&at, &length) &&
+	       at.sin6_family == where->sin6_family && at.sin6_port == where->sin6_port;
+}
+
+/* Providers make their sockets without CLOEXEC and do not tell which they are; the name does. It
+ * is looked at right before, so only a descriptor that the program closes and opens anew in
+ * between could be taken for it. */
+void fabric_not_for_others(struct fid *endpoint)
+{
+	struct sockaddr_in6 where = { 0 };
+	size_t length = sizeof(where);
+	struct dirent *entry;
+	DIR *dir;
+
+	if (fi_getname(endpoint, &where, &length) ||
+	    (where.sin6_family != AF_INET && where.sin6_family != AF_INET6) || !where.sin6_port)
+		return;
+	dir = opendir("/proc/self/fd");
+	while (dir && (entry = readdir(dir))) {
+		int fd = atoi(entry->d_name);
+
+		if (*entry->d_name != '.' && is_at(fd, &where))
+			fcntl(fd, F_SETFD, FD_CLOEXEC);
+	}
+	if (dir)
+		closedir(dir);
 }

@@ -78,12 +78,17 @@ static inline void fabric_came(struct fabric *f)
 	f->idle = 0;
 }
 
-/* Sleep until a queue has something, or other_fd (-1: none) is readable, or the time is up. true:
- * other_fd may be. */
-bool fabric_wait(struct fabric *f, int other_fd, int timeout_ms);
+/* Sleep until a queue has something, or other_fd (-1: none) is readable, or the time is up. 1:
+ * other_fd may be; 0; -ENODEV: the program has closed our descriptors, and their numbers are for
+ * others now. */
+int fabric_wait(struct fabric *f, int other_fd, int timeout_ms);
 
 /* An endpoint on both queues, enabled; `info`: of the connection request, or NULL. */
 int fabric_endpoint(struct fabric *f, struct fi_info *info, void *context,
 		    struct fid_ep **ep);
+
+/* The socket behind an endpoint that is listening or connected ends with this program: what it
+ * executes would keep it open, and the peer would wait for somebody who is gone. */
+void fabric_not_for_others(struct fid *endpoint);
 
 #endif

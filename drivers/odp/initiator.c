@@ -369,6 +369,19 @@ static void completed(struct odp *odp, const struct fi_cq_msg_entry *entry)
 			odp->slot[i].sending = false;
 }
 
+/* The provider's error while connecting: no way there, or nobody there. */
+static int refused(int err)
+{
+	switch (err) {
+	case EHOSTUNREACH:
+	case ENETUNREACH:
+	case ETIMEDOUT:
+		return -err;
+	default:
+		return -ECONNREFUSED;
+	}
+}
+
 static void connection_event(struct odp *odp)
 {
 	struct fi_eq_cm_entry entry;
@@ -385,9 +398,10 @@ static void connection_event(struct odp *odp)
 		struct fi_eq_err_entry error = { 0 };
 
 		fi_eq_readerr(odp->fabric.eq, &error, 0);
-		give_up(odp, odp->connected ? -ECONNRESET : -ECONNREFUSED);
+		give_up(odp, odp->connected ? -ECONNRESET : refused(error.err));
 	} else if (n >= (ssize_t)sizeof(entry) && event == FI_CONNECTED) {
 		odp->connected = true;
+		fabric_not_for_others(&odp->ep->fid);
 	} else if (n >= (ssize_t)sizeof(entry) && event == FI_SHUTDOWN) {
 		give_up(odp, odp->connected ? -ECONNRESET : -ECONNREFUSED);
 	}
@@ -429,8 +443,8 @@ static void wait_for_more(struct odp *odp)
 		connection_event(odp);
 		if (now - began < NEAR_NS)
 			fabric_came(&odp->fabric); /* RDMA needs this side too */
-		if (!odp->failed)
-			fabric_wait(&odp->fabric, -1, 100);
+		if (!odp->failed && fabric_wait(&odp->fabric, -1, 100) < 0)
+			give_up(odp, -ECONNRESET);
 	}
 }
 
@@ -650,8 +664,8 @@ static int wait_greeting(struct odp *odp)
 		}
 		connection_event(odp);
 		progress(odp);
-		if (!odp->failed && !odp->connected)
-			fabric_wait(&odp->fabric, -1, 100);
+		if (!odp->failed && !odp->connected && fabric_wait(&odp->fabric, -1, 100) < 0)
+			give_up(odp, -ECONNRESET);
 		if (now_ns() - odp->heard > odp->timeout_ms * UINT64_C(1000000))
 			give_up(odp, -ETIMEDOUT);
 	}

@@ -5,9 +5,12 @@
  *	UHMM_ODP_SERVE	where to listen, "tcp://127.0.0.1:0"; without it nothing happens
  *	UHMM_ODP_ACCESS	letters of r (get), w (put), a (atomics); all if it is not set
  *	UHMM_ODP_FILE	where address and key are written to, for its owner only
+ *	UHMM_ODP_PID	which process is meant; if it is not set: this one, until it executes
+ *			another program
  *
- * `uhmm odp serve` sets them. All memory of the process is one region. What it executes is not
- * served: the first variable is taken out of the environment.
+ * `uhmm odp serve` sets them. All memory of the process is one region. Its children are not
+ * served, whatever they execute. It itself is when it executes another program, with a new key:
+ * what a user calls a program often is a script that executes it.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -86,18 +89,23 @@ static int serve(const char *where)
 
 __attribute__((constructor)) static void served(void)
 {
+	const char *pid = getenv("UHMM_ODP_PID");
 	char *where = getenv("UHMM_ODP_SERVE");
 	int err;
 
-	if (!where)
+	if (!where || (pid && strtol(pid, NULL, 10) != getpid()))
 		return;
 	where = strdup(where);
-	unsetenv("UHMM_ODP_SERVE");
+	if (!pid)
+		unsetenv("UHMM_ODP_SERVE");
 	err = where ? serve(where) : -ENOMEM;
-	free(where);
-	if (!err)
+	if (!err) {
+		free(where);
 		return;
+	}
 	/* It was asked to be reachable, and is not: it shall not run as if it were. */
-	fprintf(stderr, "uhmm odp: this program cannot be served: %s\n", hmm_strerror(err));
+	fprintf(stderr, "uhmm odp: this program cannot be served at %s: %s\n", where,
+		err == -ENODEV ? "libfabric has no such provider here (fi_info -l)"
+			       : hmm_strerror(err));
 	_exit(125);
 }

@@ -150,7 +150,14 @@ static void *fabric_thread(void *arg)
 	eventfd_t value;
 
 	while (!target->stop) {
-		if (fabric_wait(&target->fabric, target->wake, sleep_ms(target)))
+		int woken = fabric_wait(&target->fabric, target->wake, sleep_ms(target));
+
+		if (woken < 0) {
+			hmm_log(HMM_LOG_ERROR, "odp: the program has closed the target's "
+					       "descriptors; nobody is served any more");
+			break;
+		}
+		if (woken)
 			eventfd_read(target->wake, &value);
 		while (target->fabric.eq && one_event(target))
 			;
@@ -244,7 +251,10 @@ static int listen_at(struct odp_target *target, const struct odp_place *place)
 		err = fi_pep_bind(target->pep, &f->eq->fid, 0);
 	if (!err)
 		err = fi_listen(target->pep);
-	return err ? fabric_errno(err) : name(target, place);
+	if (err)
+		return fabric_errno(err);
+	fabric_not_for_others(&target->pep->fid);
+	return name(target, place);
 }
 
 static int threads_start(struct odp_target *target)

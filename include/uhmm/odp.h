@@ -204,7 +204,8 @@ struct odp_options {
  * @odp: where the handle goes
  * Context: any thread, not a callback; sleeps.
  * Return: 0; -EINVAL the address; -ENODEV no such provider here; -ECONNREFUSED nobody listens,
- * or too many clients; -EPROTO it speaks something else; -ETIMEDOUT; -ENOMEM; as hmm_open().
+ * or too many clients; -EHOSTUNREACH, -ENETUNREACH no way there; -EPROTO it speaks something
+ * else; -ETIMEDOUT; -ENOMEM; as hmm_open().
  */
 UHMM_API int odp_connect(const char *address, const struct odp_options *options,
 			 struct odp **odp);
