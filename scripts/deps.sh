@@ -3,7 +3,7 @@
 # Install what is missing of Debian's packages: deps.sh build | check | lab | lab-kernel
 set -eu
 
-build="make gcc libc6-dev meson ninja-build pkg-config libjansson-dev liburing-dev"
+build="make gcc libc6-dev meson ninja-build pkg-config libjansson-dev liburing-dev libfabric-dev libsodium-dev"
 check="$build libcmocka-dev g++ clang libclang-rt-14-dev spin valgrind libc6-dbg python3 util-linux"
 lab="$build libcmocka-dev binutils qemu-system-x86 busybox-static cpio kmod xz-utils e2fsprogs xfsprogs
 	debian-archive-keyring"
