@@ -218,6 +218,36 @@ int fabric_endpoint(struct fabric *f, struct fi_info *info, void *context, struc
 	return 0;
 }
 
+void fabric_not_for_others(struct fid *endpoint)
+{
+}
+
+/* The rest is of providers without connections, and this one has them. */
+int fabric_name(struct fid_ep *ep, char *name)
+{
+	abort();
+}
+
+int fabric_peer(struct fabric *f, const char *name, fi_addr_t *peer)
+{
+	abort();
+}
+
+void fabric_forget(struct fabric *f, fi_addr_t peer)
+{
+	abort();
+}
+
+int fabric_process(uint64_t pid)
+{
+	abort();
+}
+
+bool fabric_lives(int process)
+{
+	abort();
+}
+
 void fi_freeinfo(struct fi_info *info)
 {
 	free(info);
