@@ -25,6 +25,7 @@ static const struct family {
 	  "the same while threads change mirrored memory" },
 	{ "file_first_touch", bench_file_touch, "first reads of a mirrored file mapping" },
 	{ "hit", bench_hit, "a translation found in a driver's page table" },
+	{ "ucx_rcache_hit", bench_ucx, "a region found in UCX's registration cache" },
 	{ "tlb_hit", bench_tlb_hit, "a translation found in an SM's TLB" },
 	{ "gpu_load", bench_gpu_load, "a load of a GPU kernel that hits the TLB" },
 	{ "snapshot", bench_snapshot, "hmm_range_snapshot() of populated memory" },
@@ -47,6 +48,7 @@ static const struct family {
 	{ "edu", bench_edu, "2 MiB mapped in an IOMMU, and unmapped" },
 	{ "odp", bench_odp, "memory of another process, over libfabric" },
 	{ "fsdax", bench_fsdax, "a look at a file on a DAX filesystem" },
+	{ "regcache", bench_regcache, "a registration that is found, or is not" },
 	{ "oversubscribe_4x", bench_oversubscribe,
 	  "a GPU kernel over four times its video memory" },
 };

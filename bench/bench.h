@@ -18,6 +18,8 @@
  *	bench_dma.c	 dma_map_2m, dma_unmap_2m, fsdax
  *	bench_odp.c	 odp_get, odp_*_cold, odp_clients
  *	bench_fabric.c	 the plain way to read a peer's memory: RDMA of libfabric
+ *	bench_regcache.c regcache_hit, regcache_hit_fenced, regcache_miss
+ *	bench_ucx.c	 ucx_rcache_hit
  *	bench_cpu_fault.c cpu_fault_random, cpu_fault_seq, ping_pong, exclusive
  *
  * Law: a figure alone says little on a machine that is not this one. So each row is a pair
@@ -100,9 +102,11 @@ void bench_dma(struct bench *bench);
 void bench_edu(struct bench *bench);
 void bench_fsdax(struct bench *bench);
 void bench_odp(struct bench *bench);
+void bench_regcache(struct bench *bench);
 void bench_oversubscribe(struct bench *bench);
 void bench_ping_pong(struct bench *bench);
 void bench_exclusive(struct bench *bench);
+void bench_ucx(struct bench *bench);
 
 /* ---- bench_dev.c ---- */
 

@@ -89,7 +89,9 @@ unpack()
 	directory=$1
 	shift
 	cd "$apt/archives"
-	say "fetching $*"
+	# "'FROM' FILE SIZE SUM" of each
+	size=$(get download --print-uris "$@" 2>/dev/null | awk '{ n += $3 } END { print int(n / 1e6) }')
+	say "fetching $* ($size MB)"
 	if [ -t 2 ]; then
 		get download "$@" >&2
 	else

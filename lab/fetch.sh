@@ -1,6 +1,6 @@
 #!/bin/sh
 # SPDX-License-Identifier: LGPL-2.1-or-later OR BSD-2-Clause
-# One of Debian's kernels into the cache: fetch.sh new|old
+# One of Debian's kernels into the cache: fetch.sh new|old|rdma
 #
 # $cache/kernels/NAME then has image, version, and modules.cpio: the modules that the lab
 # needs, uncompressed, with /lab/modules to name them in the order in which they load.
@@ -12,12 +12,18 @@ lab=$(cd "$(dirname "$0")" && pwd)
 wanted="nfit nd_pmem dax_pmem device_dax ext4 xfs vfio_pci vfio_iommu_type1"
 
 # The kernel is one package, or three since 6.19; of those the image is signed or not.
-any='[0-9.]+\+deb[0-9]+-cloud-amd64'
+flavour=-cloud
 case "${1:-}" in
 new) series=$new_series ;;
 old) series=$old_series ;;
-*) echo "usage: fetch.sh new|old" >&2; exit 2 ;;
+rdma)
+	# The one for the cloud has no RDMA. Of the other's modules, 107 MB, few are kept.
+	series=$new_series
+	flavour=
+	wanted="$wanted rdma_rxe rdma_ucm ib_uverbs dummy" ;;
+*) echo "usage: fetch.sh new|old|rdma" >&2; exit 2 ;;
 esac
+any="[0-9.]+\\+deb[0-9]+$flavour-amd64"
 name=$1
 of="$(echo "$series" | sed 's/\./\\./')\\.$any"
 dir=$cache/kernels/$name
@@ -27,7 +33,7 @@ packages()
 	case "$name" in
 	old)
 		"$lab/apt.sh" newest "linux-image-$of" ;;
-	new)
+	new | rdma)
 		modules=$("$lab/apt.sh" newest "linux-modules-$of" "linux-modules-$any") ||
 			return 1
 		version=${modules#linux-modules-}
@@ -63,11 +69,14 @@ modules_cpio() # UNPACKED VERSION OUTPUT
 
 if ! wants=$(packages); then
 	# No network, or the mirror has moved on: what was fetched before still does.
-	[ -n "$(kernel_of "$name")" ] || die "no kernel $series for the cloud in: $suites"
+	[ -n "$(kernel_of "$name")" ] || die "no kernel $series$flavour in: $suites"
 	say "keeping kernel $(cat "$dir/version"), as no other can be had"
 	exit 0
 fi
-[ "$(cat "$dir/packages" 2>/dev/null)" != "$wants" ] || exit 0
+if [ "$(cat "$dir/packages" 2>/dev/null)" = "$wants" ] &&
+	[ "$(cat "$dir/wanted" 2>/dev/null || echo "$wanted")" = "$wanted" ]; then
+	exit 0
+fi
 case $wants in
 *-"$series".*) ;;
 *) say "there is no kernel $series any more; taking the newest:" "$wants" ;;
@@ -90,6 +99,7 @@ cp "$work/deb/boot/vmlinuz-$version" "$dir.part/image" 2>/dev/null ||
 modules_cpio "$work/deb" "$version" "$dir.part/modules.cpio"
 echo "$version" >"$dir.part/version"
 echo "$wants" >"$dir.part/packages"
+echo "$wanted" >"$dir.part/wanted"
 rm -rf "$dir"
 mv "$dir.part" "$dir"
 say "kernel $version is in the cache"

@@ -31,12 +31,29 @@ for file in "$build"/uhmm "$build"/tests/live/* "$build"/tests/lab/* "$build"/te
 	if [ -f "$file" ] && [ -x "$file" ]; then program "$file" "$root/uhmm/${file##*/}"; fi
 done
 [ -x "$root/uhmm/uhmm" ] || die "nothing is built in $build"
-# One that a test opens by its name.
-program "$build/libuhmm.so.0" "$root/lib/libuhmm.so.0"
+# Those that a test opens by their names.
+for name in libuhmm libuhmm-fabricmon; do
+	if [ -e "$build/$name.so.0" ]; then
+		program "$build/$name.so.0" "$root/lib/$name.so.0"
+	fi
+done
 
 for name in mkfs.ext4 mkfs.xfs; do
 	cp -L "$(tool $name)" "$root/sbin/$name"
 done
+# RDMA: what makes a device of a network's, and verbs' driver for it, which libibverbs finds
+# by these names. The drivers of cards have no card here.
+program "$(tool rdma)" "$root/sbin/rdma"
+verbs=$(ldd "$root"/uhmm/* 2>/dev/null | awk '$1 ~ /^libibverbs/ { print $3; exit }')
+rxe=
+if [ -n "$verbs" ]; then
+	verbs=$(dirname "$(readlink -f "$verbs")")/libibverbs
+	rxe=$(find "$verbs" -name 'librxe-*.so')
+	[ -n "$rxe" ] || die "verbs has no driver for rxe (package ibverbs-providers)"
+	mkdir -p "$root$verbs" "$root/etc/libibverbs.d"
+	program "$rxe" "$root$rxe"
+	cp /etc/libibverbs.d/rxe.driver "$root/etc/libibverbs.d/"
+fi
 # Tests are run by it; a shared one would need what is tested on the way to its prompt.
 busybox=$(tool busybox)
 if ldd "$busybox" >/dev/null 2>&1; then die "$busybox is not static (package busybox-static)"; fi
@@ -46,7 +63,7 @@ ln -s busybox "$root/bin/sh"
 cc -Os -o "$root/init" "$lab/hold.c"
 
 # "NAME => FILE (ADDRESS)", and the dynamic linker as "FILE (ADDRESS)".
-LD_LIBRARY_PATH=$build ldd "$root/init" "$root"/uhmm/* "$root"/sbin/* >"$root/needs" 2>/dev/null || true
+LD_LIBRARY_PATH=$build ldd "$root/init" "$root"/uhmm/* "$root"/sbin/* ${rxe:+"$rxe"} >"$root/needs" 2>/dev/null || true
 if grep 'not found' "$root/needs" >&2; then die "a program lacks a library"; fi
 awk '$2 == "=>" && $3 ~ /^\// { print $3 } $1 ~ /^\/.*\/ld-/ { print $1 }' "$root/needs" |
 sort -u |

@@ -15,12 +15,12 @@ set -eu
 lab=$(cd "$(dirname "$0")" && pwd)
 . "$lab/settings.sh"
 
-kernels="new old iommufd"
+kernels="new old rdma iommufd"
 names=
 while [ $# -gt 0 ]; do
 	case $1 in
 	-k) kernels=${2:?}; shift ;;
-	-*) echo "usage: run.sh [-k new|old|iommufd] [NAME...]" >&2; exit 2 ;;
+	-*) echo "usage: run.sh [-k new|old|rdma|iommufd] [NAME...]" >&2; exit 2 ;;
 	*) names="$names $1 " ;;
 	esac
 	shift
@@ -44,7 +44,7 @@ rows() # KERNEL
 	awk -v kernel="$1" -v names="$names" -v limit="$limit_s" '
 	/^[ \t]*(#|$)/ { next }
 	names && !index(names, " " $1 " ") { next }
-	$2 == kernel || ($2 == "both" && kernel != "iommufd") {
+	$2 == kernel || ($2 == "both" && (kernel == "new" || kernel == "old")) {
 		name = $1
 		sub(/^[ \t]*[^ \t]+[ \t]+[^ \t]+[ \t]+/, "")
 		this = limit
@@ -255,7 +255,7 @@ for kernel in $kernels; do
 	mv "$work/rows.$kernel" "$work/rows"
 	[ -s "$work/rows" ] || continue
 	case $kernel in
-	new | old) "$lab/fetch.sh" "$kernel" || true ;;
+	new | old | rdma) "$lab/fetch.sh" "$kernel" || true ;;
 	esac
 	directory=$(kernel_of "$kernel")
 	if [ -n "$directory" ]; then run_kernel "$directory"; else without "$kernel"; fi

@@ -34,7 +34,7 @@ die()
 	exit 1
 }
 
-# The directory of a kernel in the cache, or nothing: kernel_of new|old|iommufd
+# The directory of a kernel in the cache, or nothing: kernel_of new|old|rdma|iommufd
 kernel_of()
 {
 	if [ -e "$cache/kernels/$1/image" ]; then echo "$cache/kernels/$1"; fi

@@ -1,13 +1,13 @@
 #!/bin/sh
 # SPDX-License-Identifier: LGPL-2.1-or-later OR BSD-2-Clause
-# A shell in the VM, with everything as the tests find it: shell.sh [new|old|iommufd]
+# A shell in the VM, with everything as the tests find it: shell.sh [new|old|rdma|iommufd]
 set -eu
 lab=$(cd "$(dirname "$0")" && pwd)
 . "$lab/settings.sh"
 
 kernel=${1:-new}
 case $kernel in
-new | old) "$lab/fetch.sh" "$kernel" ;;
+new | old | rdma) "$lab/fetch.sh" "$kernel" ;;
 esac
 directory=$(kernel_of "$kernel")
 [ -n "$directory" ] || die "there is no kernel $kernel in the cache"

@@ -129,6 +129,13 @@ row settle-unjudged migrate.pml fails $remap -DMUT_SETTLE_UNJUDGED
 row register-again migrate.pml fails $remap -DMUT_REGISTER_AGAIN
 row remap-keeps migrate.pml fails $remap -DMUT_REMAP_KEEPS
 row kid-gets-dropped migrate.pml fails $fork -DDROPS=1 -DCPUS=0 -DMUT_KID_GETS_DROPPED
+row regcache regcache.pml holds
+row late-lookup-trusts regcache.pml fails -DMUT_NO_LIVE
+row late-lookup-blind regcache.pml fails -DMUT_NO_ADDRESS
+row making-unmarked regcache.pml fails -DMUT_NO_MARK
+row claim-unchecked regcache.pml fails -DMUT_PLAIN_CLAIM
+row taken-from-holders regcache.pml fails -DMUT_TAKE_FROM_HOLDERS
+row get-unfenced regcache.pml fails -DMUT_UNFENCED
 # Limits (docs/limits.md): what does not hold.
 row limit-drops-twice migrate.pml fails $drop -DDEVICES=0 -DSTRICT
 row limit-fork-over-new migrate.pml fails $fork -DUNMAPS=1 -DCPUS=0 -DMUT_FORK_OVER_NEW

@@ -7,6 +7,9 @@
  * devices that are broken on purpose, and there must be some: a test that cannot fail says
  * nothing.
  *
+ * With --against the changes are made under other people's registration caches instead, and
+ * ours beside them: litmus_against.c.
+ *
  * Exit status: 1 if something was stale or lost, or nothing was with --naive, or a case
  * failed for another reason.
  */
@@ -18,10 +21,12 @@
 
 #include "common.h"
 #include "litmus.h"
+#include "litmus_against.h"
 
 #define CASES_MAX 32
 #define DEFAULT_ROUNDS 20000
 #define DEFAULT_LOAD 2
+#define DEFAULT_AGAINST 2000
 
 struct result {
 	const struct litmus_case *what;
@@ -37,6 +42,7 @@ struct options {
 	uint64_t rounds;
 	unsigned load;
 	bool naive, json, some;
+	const char *against; /* families of peers, or NULL */
 	struct result results[CASES_MAX];
 	size_t count;
 };
@@ -61,6 +67,12 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 		return 0;
 	case 'N':
 		options->naive = true;
+		return 0;
+	case 'a':
+		if (!litmus_against_known(arg))
+			tool_usage(state, "--against wants 'ucx', 'libfabric' or both, not '%s'",
+				   arg);
+		options->against = arg;
 		return 0;
 	case 'l':
 		options->load = (unsigned)tool_number(state, arg, 0, 64);
@@ -384,6 +396,10 @@ int cmd_litmus(int argc, char **argv)
 		  "caught",
 		  0 },
 		{ "case", 'c', "NAME", 0, "only this case; may be repeated", 0 },
+		{ "against", 'a', "PEERS", 0,
+		  "instead: stale hits of the registration caches of ucx,libfabric, and with "
+		  "ours; N rounds a cell (2000)",
+		  0 },
 		{ "load", 'l', "T", 0, "busy threads beside the test (2)", 0 },
 		TOOL_OPTION_JSON,
 		{ NULL, 0, NULL, 0, NULL, 0 },
@@ -395,7 +411,7 @@ int cmd_litmus(int argc, char **argv)
 		       "and bytes that a migration lost or brought back.\v ",
 		.help_filter = help_filter,
 	};
-	struct options options = { .rounds = DEFAULT_ROUNDS, .load = DEFAULT_LOAD };
+	struct options options = { .load = DEFAULT_LOAD };
 	struct litmus l = { .naive = false };
 	int err;
 
@@ -406,6 +422,10 @@ int cmd_litmus(int argc, char **argv)
 	add_cases(&options, litmus_owner_cases);
 	add_cases(&options, litmus_pin_cases);
 	tool_parse(&argp, argc, argv, &options);
+	if (!options.rounds)
+		options.rounds = options.against ? DEFAULT_AGAINST : DEFAULT_ROUNDS;
+	if (options.against)
+		return litmus_against(options.against, options.rounds, options.json);
 	l.naive = options.naive;
 	err = run(&l, &options);
 	if (err) {

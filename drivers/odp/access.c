@@ -16,6 +16,9 @@
 #define AT_ONCE 512u /* pages that are faulted in by one look */
 #define TRIES 100u   /* changing that often: given up */
 
+/* Past it there is no address to end a range at; nothing is ever mapped there. */
+#define LAST_PAGE PAGE_DOWN(UINTPTR_MAX)
+
 /* ---- changes ---- */
 
 static void invalidate(void *priv, const struct hmm_event *event)
@@ -146,6 +149,7 @@ static int enter(const struct hmm_range *range, void *arg)
 	const struct enter *e = arg;
 	struct odp_region *region = e->region;
 	uint64_t entered = 0;
+	int err = 0;
 
 	for (uintptr_t at = range->start; at < range->end; at += PAGE) {
 		uint64_t pfn = range->pfns[(at - range->start) / PAGE];
@@ -155,13 +159,14 @@ static int enter(const struct hmm_range *range, void *arg)
 			continue;
 		known = uhmm_ptable_lookup(&region->table, at);
 		if (uhmm_ptable_set(&region->table, at, pfn & (HMM_PFN_VALID | HMM_PFN_WRITE)))
-			return -ENOMEM;
+			err = -ENOMEM;
+		if (err)
+			break;
 		entered += !known;
-		if (!known)
-			atomic_fetch_add(&region->count.mapped, 1);
 	}
+	atomic_fetch_add(&region->count.mapped, entered);
 	atomic_fetch_add(e->counter, entered);
-	return 0;
+	return err;
 }
 
 /* [start, end) as `request` asks (0: what is present); all in pieces. */
@@ -170,10 +175,11 @@ static int map(struct odp_region *region, uintptr_t start, uintptr_t end, uint64
 {
 	struct enter e = { region, counter };
 	uint64_t pfns[AT_ONCE];
+	bool last = end > LAST_PAGE;
 	int err = 0;
 
 	start = PAGE_DOWN(start);
-	end = page_up(end);
+	end = last ? LAST_PAGE : page_up(end);
 	for (uintptr_t stop; start < end && !err; start = stop) {
 		struct hmm_range range = { .size = sizeof(range),
 					   .hmm = region->target->hmm,
@@ -190,7 +196,11 @@ static int map(struct odp_region *region, uintptr_t start, uintptr_t end, uint64
 			*reason = range.fault_reason;
 		}
 	}
-	return err;
+	if (err || !last || !request)
+		return err;
+	*fault_addr = LAST_PAGE;
+	*reason = HMM_REASON_NO_MAPPING;
+	return -EFAULT;
 }
 
 /* A page went and its event is under way: what is known of it is not true any more. */
@@ -203,6 +213,7 @@ static void forget(struct odp_region *region, const struct access *a)
 	gone = uhmm_ptable_clear(&region->table, a->addr, a->addr + a->length);
 	pthread_rwlock_unlock(&region->use);
 	pthread_mutex_unlock(&region->update_lock);
+	atomic_fetch_add(&region->count.invalidations, gone);
 	atomic_fetch_sub(&region->count.mapped, gone);
 }
 

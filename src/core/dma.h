@@ -99,8 +99,9 @@ int64_t bounce_sync(struct hmm_dma *dma, uintptr_t start, uintptr_t end,
 		    enum hmm_dma_direction direction, bool fresh);
 
 /* ---- dma_fence.c ---- */
-/* Under `lock`: note which pages were pinned. */
+/* Under `lock`: note which pages are about to be pinned; and, pinned, are they those? */
 void dma_note(struct hmm_dma *dma, uintptr_t start, uintptr_t end);
+bool dma_holds(struct hmm_dma *dma, uintptr_t start, uintptr_t end);
 /* Under no lock of ours: tell everybody that it may be other memory now, and unmap it. */
 int dma_clear(struct hmm_dma *dma, uintptr_t start, uintptr_t end);
 

@@ -15,8 +15,8 @@
 #define AT_ONCE 256u
 
 /*
- * Read after the pin: what is there then is what was pinned, unless it was exchanged in
- * between, silently, twice, and by a page with the number of the first (docs/dma.md).
+ * Before the pin, and compared after it: what is there both times was there in between. (After the
+ * pin only, the number of a page that came in between would be noted, and be equal for ever.)
  */
 void dma_note(struct hmm_dma *dma, uintptr_t start, uintptr_t end)
 {
@@ -49,6 +49,22 @@ static void compare(struct hmm_dma *dma, uintptr_t at, size_t n, bool *stale)
 	for (size_t i = 0; i < n; i++)
 		stale[i] = !told || !frame[i] ||
 			   uhmm_ptable_lookup(&dma->behind, at + i * PAGE) != frame[i] + 1;
+}
+
+bool dma_holds(struct hmm_dma *dma, uintptr_t start, uintptr_t end)
+{
+	bool stale[AT_ONCE];
+
+	for (uintptr_t at = start; at < end && !dma->unverified;) {
+		size_t n = (end - at) / PAGE < AT_ONCE ? (end - at) / PAGE : AT_ONCE;
+
+		compare(dma, at, n, stale);
+		for (size_t i = 0; i < n; i++)
+			if (stale[i])
+				return false;
+		at += n * PAGE;
+	}
+	return true;
 }
 
 /* Pinned pages in a row from *at on, at most AT_ONCE. */

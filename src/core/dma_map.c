@@ -166,12 +166,17 @@ static int map_run(struct map *m, uintptr_t start, uintptr_t end, bool write)
 	/* Under the lock that unmap takes: what is stale is not mapped (D1). */
 	if (hmm_notifier_read_retry(m->range))
 		return -EBUSY;
+	if (dma->options.pinned)
+		dma_note(dma, start, end);
 	err = map_at(dma, start, end, start, flags);
-	if (!err) {
-		if (dma->options.pinned)
-			dma_note(dma, start, end);
-		return 0;
+	if (!err && dma->options.pinned && !dma_holds(dma, start, end)) {
+		/* Exchanged meanwhile; or the pin has moved it, and will not do so again. */
+		dma_drop(dma, start, end);
+		return -EBUSY;
 	}
+	if (!err)
+		return 0;
+	uhmm_ptable_clear(&dma->behind, start, end);
 	if ((err == -EOPNOTSUPP || err == -EFAULT) && end - start == granule)
 		return map_bounced(m, start, flags);
 	if (err == -EOPNOTSUPP || err == -EFAULT) {

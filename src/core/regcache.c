@@ -69,7 +69,9 @@ static void over_stale(struct hmm_region *r)
 
 /* ---- get and put ---- */
 
-bool region_hold(struct hmm_region *r, uintptr_t addr, uintptr_t end, unsigned access)
+/* Inlined: two atomic operations are most of what a hit costs, and the rest shall not be calls. */
+static inline __attribute__((always_inline)) bool hold(struct hmm_region *r, uintptr_t addr,
+						       uintptr_t end, unsigned access)
 {
 	/* It may be over, and another one by now: what it is now is what counts. */
 	uint64_t state = atomic_fetch_add_explicit(&r->state, REGION_REF + REGION_GET,
@@ -87,12 +89,23 @@ bool region_hold(struct hmm_region *r, uintptr_t addr, uintptr_t end, unsigned a
 	return false;
 }
 
-struct hmm_region *regcache_find(struct hmm_regcache *cache, uintptr_t addr, uintptr_t end,
-				 unsigned access)
+bool region_hold(struct hmm_region *r, uintptr_t addr, uintptr_t end, unsigned access)
+{
+	return hold(r, addr, end, access);
+}
+
+static inline __attribute__((always_inline)) struct hmm_region *
+find(struct hmm_regcache *cache, uintptr_t addr, uintptr_t end, unsigned access)
 {
 	struct hmm_region *r = (void *)(uintptr_t)uhmm_ptable_lookup(&cache->table, addr);
 
-	return r && region_hold(r, addr, end, access) ? r : NULL;
+	return r && hold(r, addr, end, access) ? r : NULL;
+}
+
+struct hmm_region *regcache_find(struct hmm_regcache *cache, uintptr_t addr, uintptr_t end,
+				 unsigned access)
+{
+	return find(cache, addr, end, access);
 }
 
 static int fence(struct hmm *hmm, uintptr_t addr, size_t length)
@@ -102,31 +115,37 @@ static int fence(struct hmm *hmm, uintptr_t addr, size_t length)
 	return err == -EAGAIN ? hmm_fence(hmm, addr, length) : err;
 }
 
-static int check_get(const struct hmm_regcache *cache, uintptr_t addr, size_t length,
-		     unsigned access, unsigned flags, struct hmm_region **out)
+/* What is wrong with a get whose arguments are. */
+static __attribute__((cold, noinline)) int refuse(const struct hmm_regcache *cache, size_t length,
+						  unsigned access, unsigned flags,
+						  struct hmm_region **out)
 {
 	if (!cache || !out)
 		return error_say(-EINVAL, "no cache, or nowhere to put the region");
 	if (!length || (access & ~HMM_REGCACHE_WRITE) || (flags & ~HMM_REGCACHE_FENCED))
 		return error_say(-EINVAL, "no bytes, or an unknown access or flag");
-	if (addr > UINTPTR_MAX - PAGE || length > UINTPTR_MAX - PAGE - addr)
-		return error_say(-EOVERFLOW, "the range wraps around the end of the address space");
-	return hmm_check_sleep(cache->hmm);
+	return error_say(-EOVERFLOW, "the range wraps around the end of the address space");
 }
 
 int hmm_regcache_get(struct hmm_regcache *cache, uintptr_t addr, size_t length, unsigned access,
 		     unsigned flags, struct hmm_region **out)
 {
-	int err = check_get(cache, addr, length, access, flags, out);
+	uintptr_t end = addr + length;
 	struct hmm_region *r;
+	int err;
 
+	if (__builtin_expect(!cache || !out || (access & ~HMM_REGCACHE_WRITE) ||
+			     (flags & ~HMM_REGCACHE_FENCED) || end <= addr ||
+			     end > UINTPTR_MAX - PAGE, 0))
+		return refuse(cache, length, access, flags, out);
+	err = hmm_check_sleep(cache->hmm);
 	if (!err && !(flags & HMM_REGCACHE_FENCED))
 		err = fence(cache->hmm, addr, length);
 	if (err)
 		return err;
-	r = regcache_find(cache, addr, addr + length, access);
+	r = find(cache, addr, end, access);
 	if (__builtin_expect(!r, 0))
-		return regcache_make(cache, addr, addr + length, access, out);
+		return regcache_make(cache, addr, end, access, out);
 	*out = r;
 	return 0;
 }

@@ -590,6 +590,27 @@ static void silent_changes(void **state)
 	close_dev();
 }
 
+static int exchange(void *arg)
+{
+	guard_and_touch(P + 1);
+	return 0;
+}
+
+/* D3: silently, when the back-end has pinned it and before anybody has looked what it is. */
+static void exchanged_after_the_pin(void **state)
+{
+	open_dev(*state);
+	fake_map(P, N, FAKE_ANON, RW);
+	fake_touch(P, N);
+	fake_at(FAKE_OP_DRIVER, FAKE_AFTER, -1, 2, exchange, NULL);
+	assert_int_equal(map_pages(P, 4, WRITE), -EBUSY);
+	assert_int_equal(mapped(), 0); /* D2 */
+	assert_int_equal(map_pages(P, 4, WRITE), 4);
+	assert_int_equal(hmm_dma_fence(dev.dma, fake_addr(P), N * PAGE), 0);
+	all_true(P, N);
+	close_dev();
+}
+
 /* Numbers of pages are not told: what is pinned lasts until the next fence, and is not trusted. */
 static void numbers_not_told(void **state)
 {
@@ -741,6 +762,7 @@ int main(void)
 		TEST(stale_before_map),
 		TEST(dontneed_begins_and_does_not_end),
 		TEST(silent_changes),
+		TEST(exchanged_after_the_pin),
 		TEST(numbers_not_told),
 		TEST(bounce),
 		TEST(bounce_to_nowhere),
