@@ -28,21 +28,30 @@ struct peer {
 	pid_t pid; /* 0: it is not known */
 	unsigned timeout_ms;
 	bool no_cache;
-	char *word[4]; /* arguments: ADDRESS KEY unless from is set, and the command's own */
+	char *word[4]; /* ADDRESS KEY, unless from is set, and the command's own */
 	unsigned words;
 	struct odp *odp;
 };
 
 /* Options of every command that has a peer; single letters are taken by all of them. */
 #define PEER_OPTIONS                                                                       \
-	{ "from", 'f', "FILE", 0, "address and key are in this file of 'uhmm odp serve'", 0 },     \
-		{ "timeout", 't', "SECONDS", 0,                                            \
-		  "give up when nothing comes for so long (10)", 0 }
+	{                                                                                  \
+		"from",                                                                    \
+		'f',                                                                       \
+		"FILE",                                                                    \
+		0,                                                                         \
+		"address and key are in this file of 'uhmm odp serve'",                    \
+		0                                                                          \
+	},                                                                                 \
+	{                                                                                  \
+		"timeout", 't', "SECONDS", 0,                                              \
+			"give up when nothing comes for so long (10)", 0                   \
+	}
 
 /* Of the parser function: its own keys first. Collects words; at the end there have to be
  * min..max besides ADDRESS and KEY, which are taken. */
-error_t peer_key(int key, char *arg, struct argp_state *state, struct peer *peer, unsigned min,
-		 unsigned max, bool *json);
+error_t peer_key(int key, char *arg, struct argp_state *state, struct peer *peer,
+		 unsigned min, unsigned max, bool *json);
 
 /* A word that is the command's own; NULL: it was not given. */
 const char *peer_word(const struct peer *peer, unsigned i);
@@ -57,8 +66,8 @@ uint64_t peer_length(const struct argp_state *state, const char *text);
 bool peer_connect(struct peer *peer);
 void peer_close(struct peer *peer);
 
-/* Several requests; false: a line has told about the lowest address that failed. `good`: how
- * many of them, from the first, succeeded. */
+/* Several requests; false: a line has told about the lowest address that failed. `good`:
+ * how many of them, from the first, succeeded. */
 bool peer_run(struct peer *peer, struct odp_op *ops, unsigned n, unsigned *good);
 
 #endif

@@ -3,8 +3,8 @@
  * bench - `uhmm odp bench`: how long gets of a range of a target take, and how many bytes a
  * second come.
  *
- * The first round over the range, in which the target faults it in, is not timed. What it is
- * against the plain way is for `uhmm bench odp`, which has both ends in one run.
+ * The first round over the range, in which the target faults it in, is not timed. What it
+ * is against the plain way is for `uhmm bench odp`, which has both ends in one run.
  */
 #include <inttypes.h>
 #include <stdio.h>
@@ -27,7 +27,7 @@ struct options {
 
 struct row {
 	const char *name;
-	size_t bytes;	/* of a get */
+	size_t bytes;	  /* of a get */
 	unsigned at_once; /* gets that overlap; a sample is of all of them */
 	size_t samples;
 	double median_us, p99_us, mib_per_s;
@@ -52,7 +52,8 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 		length = peer_word(&options->peer, 1);
 		options->length = length ? peer_length(state, length) : LONG;
 		if (options->length < SHORT)
-			tool_usage(state, "'%s': a range of at least 4 KiB, please", length);
+			tool_usage(state, "'%s': a range of at least 4 KiB, please",
+				   length);
 	}
 	return err;
 }
@@ -69,9 +70,12 @@ static const struct argp argp = {
 	.options = argp_options,
 	.parser = parse,
 	.args_doc = "ADDRESS KEY REMOTE [LENGTH]\n--from FILE REMOTE [LENGTH]",
-	.doc = "Get 4 KiB, 1 MiB, and 8 times 1 MiB at once, over and over, going round in the "
-	       "LENGTH bytes (1M) from REMOTE on: median and 99th percentile of the time, and "
-	       "bytes a second.\vREMOTE is as in 'uhmm odp get'. Of a range shorter than 1 MiB "
+	.doc = "Get 4 KiB, 1 MiB, and 8 times 1 MiB at once, over and over, going round in "
+	       "the "
+	       "LENGTH bytes (1M) from REMOTE on: median and 99th percentile of the time, "
+	       "and "
+	       "bytes a second.\vREMOTE is as in 'uhmm odp get'. Of a range shorter than 1 "
+	       "MiB "
 	       "the long gets are of all of it.",
 };
 
@@ -135,15 +139,15 @@ static bool measure(struct place *place, struct row *row, double seconds, uint64
 	row->samples = n;
 	row->median_us = (double)sample[n / 2] / 1000;
 	row->p99_us = (double)sample[n * 99 / 100] / 1000;
-	row->mib_per_s = (double)(n * row->bytes * row->at_once) / (1 << 20) /
-			 ((double)sum / 1e9);
+	row->mib_per_s =
+		(double)(n * row->bytes * row->at_once) / (1 << 20) / ((double)sum / 1e9);
 	return true;
 }
 
 static void print(const struct row *row)
 {
-	printf("%-10s %8zu x %u %9zu %12.1f %12.1f %10.0f\n", row->name, row->bytes, row->at_once,
-	       row->samples, row->median_us, row->p99_us, row->mib_per_s);
+	printf("%-10s %8zu x %u %9zu %12.1f %12.1f %10.0f\n", row->name, row->bytes,
+	       row->at_once, row->samples, row->median_us, row->p99_us, row->mib_per_s);
 }
 
 static json_t *row_json(const struct row *row)
@@ -165,8 +169,8 @@ static int run(struct options *options, struct place *place)
 	bool good = true;
 
 	if (!list)
-		printf("%-10s %12s %9s %12s %12s %10s\n", "get", "bytes", "samples", "median us",
-		       "p99 us", "MiB/s");
+		printf("%-10s %12s %9s %12s %12s %10s\n", "get", "bytes", "samples",
+		       "median us", "p99 us", "MiB/s");
 	for (unsigned i = 0; i < sizeof(rows) / sizeof(rows[0]) && good; i++) {
 		good = measure(place, &rows[i], options->seconds, sample);
 		if (good && list)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later OR BSD-2-Clause */
 /*
- * copy - `uhmm odp get` and `uhmm odp put`: a target's memory to standard output, standard input
- * to there.
+ * copy - `uhmm odp get` and `uhmm odp put`: a target's memory to standard output, standard
+ * input to there.
  *
  * In requests of PART bytes, AT_ONCE of them overlapping: each answer counts as a sign of
  * life, so a slow network is no dead one.
@@ -48,8 +48,10 @@ static error_t parse_get(int key, char *arg, struct argp_state *state)
 	if (key == ARGP_KEY_END)
 		options->length = peer_length(state, peer_word(&options->peer, 1));
 	if (key == ARGP_KEY_END && !options->hex && isatty(STDOUT_FILENO))
-		tool_usage(state, "standard output is a terminal: send the bytes to a file, or ask "
-				  "for --hex");
+		tool_usage(
+			state,
+			"standard output is a terminal: send the bytes to a file, or ask "
+			"for --hex");
 	return err;
 }
 
@@ -62,7 +64,8 @@ static error_t parse_put(int key, char *arg, struct argp_state *state)
 }
 
 #define REMOTE_DOC                                                                         \
-	"\vREMOTE is a hexadecimal address. With --from and where the target runs it may be "  \
+	"\vREMOTE is a hexadecimal address. With --from and where the target runs it may " \
+	"be "                                                                              \
 	"the name of a mapping and an offset too: [heap]+0x10, libc.so.6+4096."
 
 static const struct argp_option get_options[] = {
@@ -103,7 +106,8 @@ static char *buffer(const struct peer *peer)
 	return at;
 }
 
-/* [remote, remote + length) in parts. Return: how many bytes, from the first, have moved. */
+/* [remote, remote + length) in parts. Return: how many bytes, from the first, have moved.
+ */
 static size_t move(struct peer *peer, enum odp_opcode code, uint64_t remote, char *local,
 		   size_t length)
 {
@@ -115,7 +119,8 @@ static size_t move(struct peer *peer, enum odp_opcode code, uint64_t remote, cha
 		ops[n] = (struct odp_op){ .code = code,
 					  .remote = remote + at,
 					  .local = local + at,
-					  .length = length - at < PART ? length - at : PART };
+					  .length =
+						  length - at < PART ? length - at : PART };
 	peer_run(peer, ops, n, &good);
 	for (unsigned i = 0; i < good; i++)
 		done += ops[i].length;
@@ -167,8 +172,9 @@ static int get_all(struct options *options, uint64_t remote)
 	for (uint64_t left = options->length; left;) {
 		size_t n = left < PART * AT_ONCE ? (size_t)left : PART * AT_ONCE;
 		size_t done = move(&options->peer, ODP_GET, remote, local, n);
-		bool written = options->hex ? write_hex(remote, (unsigned char *)local, done)
-					    : write_all(local, done);
+		bool written = options->hex
+				       ? write_hex(remote, (unsigned char *)local, done)
+				       : write_all(local, done);
 
 		if (!written) {
 			fprintf(stderr, "%s: standard output: %s\n", options->peer.title,

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later OR BSD-2-Clause */
 /*
- * peer - whom get, put and bench ask: command line, connection, and what to say of failures.
+ * peer - whom get, put and bench ask: command line, connection, and what to say of
+ * failures.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -35,8 +36,8 @@ static void read_file(struct peer *peer)
 	char line[LINE] = "", key[LINE];
 
 	if (!file)
-		stop(peer, "%s: %s; 'uhmm odp serve' writes it when the program is up", peer->from,
-		     strerror(errno));
+		stop(peer, "%s: %s; 'uhmm odp serve' writes it when the program is up",
+		     peer->from, strerror(errno));
 	if (!fgets(line, sizeof(line), file) ||
 	    sscanf(line, "%255s %4095s %d", peer->address, key, &peer->pid) != 3 ||
 	    odp_key_parse(&peer->key, key))
@@ -64,8 +65,8 @@ static void take_words(const struct argp_state *state, struct peer *peer, unsign
 	peer->words -= 2;
 }
 
-error_t peer_key(int key, char *arg, struct argp_state *state, struct peer *peer, unsigned min,
-		 unsigned max, bool *json)
+error_t peer_key(int key, char *arg, struct argp_state *state, struct peer *peer,
+		 unsigned min, unsigned max, bool *json)
 {
 	double seconds;
 
@@ -131,15 +132,19 @@ static uint64_t find_mapping(const struct peer *peer, const char *name, size_t l
 	snprintf(path, sizeof(path), "/proc/%d/maps", (int)peer->pid);
 	maps = fopen(path, "re");
 	if (!maps)
-		stop(peer, "%s: %s; names of mappings are found where the target runs, by who may "
-			   "look at it; else give an address", path, strerror(errno));
+		stop(peer,
+		     "%s: %s; names of mappings are found where the target runs, by who "
+		     "may "
+		     "look at it; else give an address",
+		     path, strerror(errno));
 	while (fgets(line, sizeof(line), maps)) {
 		uint64_t start;
 		int at = 0;
 		char *full, *base;
 
 		line[strcspn(line, "\n")] = '\0';
-		if (sscanf(line, "%" SCNx64 "-%*x %*s %*s %*s %*s %n", &start, &at) != 1 || !at)
+		if (sscanf(line, "%" SCNx64 "-%*x %*s %*s %*s %*s %n", &start, &at) != 1 ||
+		    !at)
 			continue;
 		full = line + at;
 		base = strrchr(full, '/') ? strrchr(full, '/') + 1 : full;
@@ -170,12 +175,15 @@ uint64_t peer_remote(const struct peer *peer, const char *text)
 			stop(peer, "'%s': what follows the + is no number", text);
 	}
 	if (!peer->pid)
-		stop(peer, "'%s' is no hexadecimal address; names of mappings need --from FILE",
+		stop(peer,
+		     "'%s' is no hexadecimal address; names of mappings need --from FILE",
 		     text);
 	address = find_mapping(peer, text, length, &served);
 	if (!served)
-		stop(peer, "process %d of this host is not the target (another host's, or it has "
-			   "ended); give an address in place of '%s'", (int)peer->pid, text);
+		stop(peer,
+		     "process %d of this host is not the target (another host's, or it has "
+		     "ended); give an address in place of '%s'",
+		     (int)peer->pid, text);
 	if (!address)
 		stop(peer, "process %d has no mapping '%.*s'; see 'uhmm snapshot %d'",
 		     (int)peer->pid, (int)length, text, (int)peer->pid);
@@ -190,17 +198,20 @@ static const char *why_not_connected(int err)
 	case -EINVAL:
 		return "this is no address such as tcp://127.0.0.1:7000";
 	case -ENODEV:
-		return "libfabric has no such provider here (fi_info -l), or no way to that "
+		return "libfabric has no such provider here (fi_info -l), or no way to "
+		       "that "
 		       "address";
 	case -ECONNREFUSED:
-		return "nobody serves there, or too many clients: does the program still run?";
+		return "nobody serves there, or too many clients: does the program still "
+		       "run?";
 	case -EHOSTUNREACH:
 	case -ENETUNREACH:
 		return "there is no way to that host (ip route get, ip link)";
 	case -ETIMEDOUT:
 		return "no answer; is the host reachable? (--timeout)";
 	case -EPROTO:
-		return "what listens there is another program, or another version of this one";
+		return "what listens there is another program, or another version of this "
+		       "one";
 	default:
 		return hmm_strerror(err);
 	}
@@ -232,34 +243,46 @@ static void complain(const struct peer *peer, const struct odp_op *op)
 
 	switch (op->result) {
 	case -EACCES:
-		fprintf(stderr, "%s: the key does not allow to %s [%" PRIx64 ", %" PRIx64 "): it is "
+		fprintf(stderr,
+			"%s: the key does not allow to %s [%" PRIx64 ", %" PRIx64
+			"): it is "
 			"not of this target, was revoked, or --access of 'uhmm odp serve' "
-			"excludes it\n", peer->title, verb, op->remote, end);
+			"excludes it\n",
+			peer->title, verb, op->remote, end);
 		break;
 	case -EFAULT:
 	case -EPERM:
 	case -EOPNOTSUPP:
-		fprintf(stderr, "%s: the target cannot %s %" PRIx64 ": %s\n", peer->title, verb,
-			op->fault_addr ? op->fault_addr : op->remote,
+		fprintf(stderr, "%s: the target cannot %s %" PRIx64 ": %s\n", peer->title,
+			verb, op->fault_addr ? op->fault_addr : op->remote,
 			op->fault_reason ? hmm_reason_text(op->fault_reason)
 					 : hmm_strerror(op->result));
 		break;
 	case -ETIMEDOUT:
-		fprintf(stderr, "%s: %s: nothing has come for %g s, given up; is the host reachable, "
-			"does the program still run? (--timeout)\n", peer->title, peer->address,
+		fprintf(stderr,
+			"%s: %s: nothing has come for %g s, given up; is the host "
+			"reachable, "
+			"does the program still run? (--timeout)\n",
+			peer->title, peer->address,
 			(peer->timeout_ms ? peer->timeout_ms : 10000) / 1000.0);
 		break;
 	case -ECONNRESET:
-		fprintf(stderr, "%s: %s: the target has ended the connection; does the program still "
-			"run?\n", peer->title, peer->address);
+		fprintf(stderr,
+			"%s: %s: the target has ended the connection; does the program "
+			"still "
+			"run?\n",
+			peer->title, peer->address);
 		break;
 	case -EBUSY:
-		fprintf(stderr, "%s: the target's memory from %" PRIx64 " on changes all the time; try "
-			"again, or less of it\n", peer->title, op->remote);
+		fprintf(stderr,
+			"%s: the target's memory from %" PRIx64
+			" on changes all the time; try "
+			"again, or less of it\n",
+			peer->title, op->remote);
 		break;
 	default:
-		fprintf(stderr, "%s: [%" PRIx64 ", %" PRIx64 "): %s\n", peer->title, op->remote, end,
-			hmm_strerror(op->result));
+		fprintf(stderr, "%s: [%" PRIx64 ", %" PRIx64 "): %s\n", peer->title,
+			op->remote, end, hmm_strerror(op->result));
 	}
 }
 

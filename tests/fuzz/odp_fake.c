@@ -218,7 +218,7 @@ int fabric_endpoint(struct fabric *f, struct fi_info *info, void *context, struc
 	return 0;
 }
 
-void fabric_not_for_others(struct fid *endpoint)
+void fabric_tend(struct fid *endpoint)
 {
 }
 

@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later OR BSD-2-Clause
+# shellcheck shell=sh disable=SC2034,SC2154 # who sources it sets some, and uses others
 # What test_odp_*.sh share: a served program that takes orders, verdicts. Sourced.
 #
 # Wants: $uhmm, $served (odp_served). Gives: $dir, which is removed with all that was started.

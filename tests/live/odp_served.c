@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later OR BSD-2-Clause */
 /*
- * odp_served - a program that knows nothing of uhmm and is served by `uhmm odp serve`: it maps
- * memory, says where, and does what its standard input says. test_odp_*.sh drive it.
+ * odp_served - a program that knows nothing of uhmm and is served by `uhmm odp serve`: it
+ *maps memory, says where, and does what its standard input says. test_odp_*.sh drive it.
  *
  *	set TEXT	write it to the memory
  *	show		print what is there

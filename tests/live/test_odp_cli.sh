@@ -6,6 +6,7 @@ set -u
 
 here=$(dirname "$0")
 uhmm=$1 served=$2 inside=
+# shellcheck source=tests/live/odp_cli.sh
 . "$here/odp_cli.sh"
 
 if ! "$uhmm" feature >"$dir/feature" 2>&1; then

@@ -7,6 +7,7 @@ set -u
 
 here=$(dirname "$0")
 uhmm=$1 served=$2
+# shellcheck source=tests/live/odp_cli.sh
 . "$here/odp_cli.sh"
 
 near=uhmm-near-$$ far=uhmm-far-$$
