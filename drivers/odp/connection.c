@@ -6,7 +6,8 @@
  * pieces. As many messages are posted as it may have requests under way.
  *
  * It is freed when no worker has work of it, and the queue was found empty after its
- * endpoint was closed: until then completions that name its memory may come.
+ * endpoint was closed: until then completions that name it may come. With verbs even later
+ * (seen with rxe: requests that are flushed), so there it stays for a second, without its buffers.
  */
 #include <errno.h>
 #include <string.h>
@@ -64,14 +65,16 @@ static void tags_make(struct connection *c)
 	c->hello = (struct tag){ .of = c, .what = TAG_HELLO };
 }
 
-static void destroy(struct connection *c)
+static void memory_free(struct connection *c)
 {
 	if (c->mr)
 		fi_close(&c->mr->fid);
 	if (c->process >= 0)
 		close(c->process);
 	hmm_free(c->memory, c->bytes);
-	hmm_free(c, sizeof(*c));
+	c->mr = NULL;
+	c->process = -1;
+	c->memory = NULL;
 }
 
 /* ---- messages ---- */
@@ -188,7 +191,8 @@ static struct connection *make(struct odp_target *target, struct fi_info *info)
 	if (!err)
 		err = open_endpoint(c, info);
 	if (!c->ep) {
-		destroy(c);
+		memory_free(c);
+		hmm_free(c, sizeof(*c));
 		return NULL;
 	}
 	/* Its endpoint has the request now, and messages are posted that have completions. */
@@ -300,12 +304,15 @@ void connections_free(struct odp_target *target)
 			part(c);
 			fi_close(&c->ep->fid);
 			c->ep = NULL; /* what it had on the queue is read before the next time */
-			at = &c->next;
-		} else if (c->works) {
-			at = &c->next;
-		} else {
-			*at = c->next;
-			destroy(c);
+			c->since = now_ns();
+		} else if (!c->works) {
+			memory_free(c);
+			if (!target->fabric.cq || now_ns() - c->since >= target->fabric.late_ns) {
+				*at = c->next;
+				hmm_free(c, sizeof(*c));
+				continue;
+			}
 		}
+		at = &c->next;
 	}
 }

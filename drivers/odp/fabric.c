@@ -21,6 +21,7 @@
 #include "wire.h"
 
 #define VERSION FI_VERSION(1, 14)
+#define LATE_NS UINT64_C(1000000000)
 
 int fabric_errno(int64_t fi_error)
 {
@@ -148,16 +149,24 @@ int fabric_open(struct fabric *f, const struct odp_place *place, bool listens,
 		err = fi_domain(f->fabric, f->info, &f->domain, f);
 	if (!err)
 		err = is_shm(place) ? open_names(f, completions) : open_queues(f, completions);
-	if (!err)
+	if (!err) {
+		f->late_ns = strcmp(place->provider, "verbs") ? 0 : LATE_NS;
 		return 0;
+	}
 	fabric_close(f);
 	return fabric_errno(err);
 }
 
-void fabric_close(struct fabric *f)
+void fabric_deaf(struct fabric *f)
 {
 	if (f->cq)
 		fi_close(&f->cq->fid);
+	f->cq = NULL;
+}
+
+void fabric_close(struct fabric *f)
+{
+	fabric_deaf(f);
 	if (f->av)
 		fi_close(&f->av->fid);
 	if (f->domain)

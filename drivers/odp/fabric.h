@@ -30,6 +30,7 @@ struct fabric {
 	struct fid_av *av; /* without connections: names of peers */
 	int cq_fd, eq_fd;  /* -1: it cannot be waited for */
 	unsigned idle;	   /* waits in a row in which nothing came */
+	uint64_t late_ns;  /* so long after an endpoint was closed completions of it may come */
 	_Atomic uint64_t next_key;
 };
 
@@ -44,6 +45,8 @@ int place_parse(struct odp_place *place, const char *address);
 int fabric_open(struct fabric *f, const struct odp_place *place, bool listens,
 		unsigned completions);
 void fabric_close(struct fabric *f);
+/* Before that: no completion is read any more. */
+void fabric_deaf(struct fabric *f);
 
 /* libfabric's errors are errno's, but for its own. */
 int fabric_errno(int64_t fi_error);

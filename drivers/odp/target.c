@@ -339,10 +339,10 @@ void odp_target_close(struct odp_target *target)
 		connection_end(target->connections, "the target closes", false);
 	workers_stop(target);
 	worked(target);
-	while (target->ended) {
-		connections_free(target);
-		completions(target);
-	}
+	connections_free(target); /* their endpoints */
+	completions(target);
+	fabric_deaf(&target->fabric);
+	connections_free(target);
 	release(target);
 }
 
