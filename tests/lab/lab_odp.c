@@ -3,7 +3,7 @@
  * lab_odp - memory that a peer uses while it comes and goes: what the kernel's paging on
  * demand makes of it (rxe), what the CPU would find, and what others make of it.
  *
- *	lab_odp [-v] [NAME...]	cases of which a NAME is a part: "fsdax", "fork", "advice"
+ *	lab_odp [-v] [NAME...]	cases of which a NAME is a part: "fsdax", "advice"
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -17,12 +17,15 @@ static const struct odp_backend *const backends[] = { &odp_kernel, &odp_cpu, &od
 						      &odp_uhmm_verbs };
 
 /* One that is not here is left out. */
-enum verdict odp_open_all(struct odp_open *open, unsigned *n)
+enum verdict odp_open_all(struct odp_open *open, unsigned *n, bool advised)
 {
 	*n = 0;
 	for (size_t i = 0; i < sizeof(backends) / sizeof(backends[0]); i++) {
-		enum verdict verdict = backends[i]->open(&open[*n].dev);
+		enum verdict verdict;
 
+		if (advised && !backends[i]->advise)
+			continue;
+		verdict = backends[i]->open(&open[*n].dev);
 		if (verdict == PASS)
 			open[(*n)++].backend = backends[i];
 		else if (verdict == FAIL)
@@ -93,7 +96,7 @@ static enum verdict somebody(const void *arg)
 	struct odp_open open[ODP_BACKENDS];
 	unsigned n;
 
-	TRY(odp_open_all(open, &n));
+	TRY(odp_open_all(open, &n, false));
 	odp_close_all(open, n);
 	return n > 1 ? PASS : SKIP;
 }

@@ -73,7 +73,8 @@ struct odp_open {
 	const struct odp_backend *backend;
 	void *dev;
 };
-enum verdict odp_open_all(struct odp_open *open, unsigned *n);
+/* advised: only those that take advice. */
+enum verdict odp_open_all(struct odp_open *open, unsigned *n, bool advised);
 void odp_close_all(struct odp_open *open, unsigned n);
 
 /* "error:access", ... */
