@@ -137,6 +137,12 @@ static void *fabric_thread(void *arg)
 
 /* ---- opening ---- */
 
+/* A name that was cut might be another's. */
+static bool take_text(char *to, size_t size, const char *given, const char *otherwise)
+{
+	return snprintf(to, size, "%s", given ? given : otherwise) < (int)size;
+}
+
 static int take_options(struct odp_target *target, const struct odp_target_options *given,
 			struct odp_place *place)
 {
@@ -157,10 +163,11 @@ static int take_options(struct odp_target *target, const struct odp_target_optio
 	    (target->piece & (target->piece - 1)) || target->depth > DEPTH_MAX ||
 	    target->max_clients > CLIENTS_MAX || target->n_workers > WORKERS_MAX)
 		return -EINVAL;
-	snprintf(place->provider, sizeof(place->provider), "%s", o.provider ? o.provider : "tcp");
-	snprintf(place->node, sizeof(place->node), "%s", o.node ? o.node : "127.0.0.1");
-	snprintf(place->service, sizeof(place->service), "%s", o.service ? o.service : "");
-	return 0;
+	return take_text(place->provider, sizeof(place->provider), o.provider, "tcp") &&
+			       take_text(place->node, sizeof(place->node), o.node, "127.0.0.1") &&
+			       take_text(place->service, sizeof(place->service), o.service, "")
+		       ? 0
+		       : -EINVAL;
 }
 
 /* The name that the endpoint has got. */
