@@ -9,6 +9,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/socket.h>
 
 #include <rdma/fabric.h>
 #include <rdma/fi_cm.h>
@@ -37,6 +38,12 @@ int place_parse(struct odp_place *place, const char *address);
 int fabric_open(struct fabric *f, const struct odp_place *place, bool listens,
 		unsigned completions);
 void fabric_close(struct fabric *f);
+
+/* The tcp provider reads a peer's request to connect from a socket that blocks: who announced
+ * more than he sent held the target for as long as he liked (seen with 1.17), and who sent
+ * nothing held a descriptor. Sockets that listen at `name` wait a moment for the one, and let
+ * the kernel hold the other. */
+void fabric_guard(const struct sockaddr_storage *name, socklen_t length);
 
 /* libfabric's errors are errno's, but for its own. */
 int fabric_errno(int64_t fi_error);

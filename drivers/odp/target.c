@@ -173,13 +173,14 @@ static int take_options(struct odp_target *target, const struct odp_target_optio
 /* The name that the endpoint has got. */
 static int name(struct odp_target *target, const struct odp_place *place)
 {
-	struct sockaddr_storage at;
+	struct sockaddr_storage at = { 0 };
 	char node[INET6_ADDRSTRLEN], service[16];
 	size_t length = sizeof(at);
 	int err = fi_getname(&target->pep->fid, &at, &length);
 
 	if (err)
 		return fabric_errno(err);
+	fabric_guard(&at, (socklen_t)length);
 	if (getnameinfo((struct sockaddr *)&at, (socklen_t)length, node, sizeof(node), service,
 			sizeof(service), NI_NUMERICHOST | NI_NUMERICSERV))
 		return -EADDRNOTAVAIL;
