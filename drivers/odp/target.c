@@ -14,6 +14,7 @@
 #include "odp_private.h"
 
 #define AT_ONCE 32
+#define TURN 64 /* looks at a queue; then others have their turn */
 #define GREET_NS UINT64_C(10000000000) /* for a connection to come up */
 
 /* ---- events of connections ---- */
@@ -65,23 +66,25 @@ static void completion_error(struct odp_target *target)
 	connection_end(tag->of, fi_strerror(error.err), false);
 }
 
-/* Until the queue is empty. */
-static void completions(struct odp_target *target)
+/* true: the queue is empty. Who is quick enough to keep it full does not keep the others from
+ * what workers have done for them. */
+static bool completions(struct odp_target *target)
 {
 	struct fi_cq_msg_entry entry[AT_ONCE];
 	ssize_t n;
 
-	for (;;) {
+	for (unsigned looks = 0; looks < TURN; looks++) {
 		n = fi_cq_read(target->fabric.cq, entry, AT_ONCE);
 		if (n == -FI_EAVAIL) {
 			completion_error(target);
 			continue;
 		}
 		if (n <= 0)
-			return;
+			return true;
 		for (ssize_t i = 0; i < n; i++)
 			connection_completed(entry[i].op_context, entry[i].len);
 	}
+	return false;
 }
 
 static void worked(struct odp_target *target)
@@ -121,16 +124,18 @@ static void *fabric_thread(void *arg)
 {
 	struct odp_target *target = arg;
 	eventfd_t value;
+	bool empty;
 
 	while (!target->stop) {
 		fabric_wait(&target->fabric, target->wake, sleep_ms(target));
 		eventfd_read(target->wake, &value);
-		while (one_event(target))
+		for (unsigned n = 0; n < TURN && one_event(target); n++)
 			;
-		completions(target);
+		empty = completions(target);
 		worked(target);
 		pump(target);
-		connections_free(target);
+		if (empty)
+			connections_free(target);
 	}
 	return NULL;
 }
@@ -287,7 +292,8 @@ void odp_target_close(struct odp_target *target)
 	worked(target);
 	while (target->ended) {
 		connections_free(target);
-		completions(target);
+		while (!completions(target))
+			;
 	}
 	release(target);
 }

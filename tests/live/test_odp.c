@@ -151,7 +151,27 @@ static enum verdict kind_case(const void *arg)
 
 /* ---- what is no memory ---- */
 
-/* Pages 3 and 4 of eight are not there: the lowest is named, whichever piece is faster. */
+/* Two that the pieces find at the same time: the lowest is named, whichever piece is faster.
+ * The first one has much to fault in before. */
+static enum verdict holes(const void *arg)
+{
+	char *at = live_map(MIB, PROT_READ | PROT_WRITE);
+	struct pair p;
+
+	TRY(pair_begin(&p, NULL, 0, ODP_ALL));
+	madvise(at, MIB, MADV_NOHUGEPAGE);
+	SYS(munmap(at + 60 * PAGE, PAGE));
+	SYS(munmap(at + 64 * PAGE, PAGE));
+	SYS(munmap(at + 128 * PAGE, PAGE));
+	for (unsigned i = 0; i < 100; i++) {
+		SYS(madvise(at, 60 * PAGE, MADV_DONTNEED));
+		TRY(refused(&p, i % 2 ? ODP_GET : ODP_PUT, address(at), MIB, -EFAULT,
+			    address(at + 60 * PAGE), HMM_REASON_NO_MAPPING));
+	}
+	pair_end(&p);
+	return PASS;
+}
+
 static enum verdict hole(const void *arg)
 {
 	char *at = live_map(4 * MIB, PROT_READ | PROT_WRITE);
@@ -270,6 +290,7 @@ static enum verdict large(const void *arg)
 
 static const struct live_case own_cases[] = {
 	{ .name = "hole", .run = hole },
+	{ .name = "holes", .run = holes },
 	{ .name = "past-eof", .run = past_eof },
 	{ .name = "guard", .run = guard },
 	{ .name = "nowhere", .run = nowhere },
