@@ -293,6 +293,10 @@ static void greedy_main(unsigned how)
 					  .local = buffer, .length = 8 << 20,
 					  .remote = (uintptr_t)served->memory,
 					  .operand = i % 3, .compare = i % 2 };
+	for (unsigned i = 0; how && i < 64; i++) {
+		ops[i].remote = (uintptr_t)served->wide;
+		ops[i].length = WIDE;
+	}
 	for (;;)
 		odp_run(odp, ops, 64);
 }

@@ -8,6 +8,8 @@
 #include "live.h"
 
 #define MEMORY ((size_t)16 << 20)
+#define GONE ((size_t)1 << 20)
+#define WIDE ((size_t)1 << 30)
 /* A scheduler's turn or two on a machine that is busy; far below any limit of time. */
 #define PATIENCE_MS 400u
 
@@ -16,6 +18,8 @@ struct served {
 	pid_t pid;
 	_Atomic bool up;
 	char *memory; /* there; word_at() in its first half */
+	char *gone;   /* GONE bytes that are dropped all the time: each get has to fault */
+	char *wide;   /* WIDE bytes, for those who cannot have enough */
 	char address[192];
 	struct odp_key key;
 	struct odp_target_stats stats; /* a moment old */
