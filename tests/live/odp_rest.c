@@ -392,6 +392,46 @@ static enum verdict child(const void *arg)
 	return PASS;
 }
 
+/* The initiator's own buffer is replaced in the middle of a transfer: done, or stale; the next
+ * one is right. (Unmapping it is a signal: the provider copies in the caller's thread.) */
+static void *take_away(void *arg)
+{
+	usleep(4000);
+	mmap((char *)arg + 8 * MIB, 48 * MIB, RW, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
+	return NULL;
+}
+
+static enum verdict buffer_replaced(const void *arg)
+{
+	struct odp_options no_cache = { .size = sizeof(no_cache), .no_cache = true };
+	char *at = live_map(64 * MIB, RW);
+	struct odp *odp;
+	struct pair p;
+
+	memset(at, 1, 64 * MIB);
+	TRY(pair_begin(&p, NULL, 0, ODP_ALL));
+	for (unsigned i = 0; i < 12; i++) {
+		char *buffer = live_map(64 * MIB, RW);
+		pthread_t thread;
+		int err = 0;
+
+		EXPECT(0, odp_connect(odp_target_address(p.target), i % 2 ? &no_cache : NULL, &odp));
+		pthread_create(&thread, NULL, take_away, buffer);
+		for (unsigned n = 0; n < 3 && !err; n++)
+			err = i % 4 < 2 ? odp_get(odp, &p.key, buffer, address(at), 64 * MIB)
+					: odp_put(odp, &p.key, address(at), buffer, 64 * MIB);
+		pthread_join(thread, NULL);
+		CHECK(!err || err == -ESTALE, "round %u: %s", i, hmm_strerror(err));
+		EXPECT(0, odp_get(odp, &p.key, buffer, address(at), 64 * MIB));
+		CHECK(!memcmp(buffer, at, 64 * MIB), "round %u: bytes of a buffer that is gone", i);
+		odp_close(odp);
+		munmap(buffer, 64 * MIB);
+		TRY(gets(&p, at, MIB));
+	}
+	pair_end(&p);
+	return PASS;
+}
+
 /* With faults under way, advice that waits, and clients that ask: it ends, and they hear. */
 struct asker {
 	struct pair *p;
@@ -452,6 +492,7 @@ const struct live_case odp_rest[] = {
 	{ .name = "shapes", .run = shapes },
 	{ .name = "long-transfer", .run = long_transfer },
 	{ .name = "child", .run = child },
+	{ .name = "buffer-replaced", .run = buffer_replaced },
 	{ .name = "closes", .run = closes },
 };
 const unsigned odp_rest_n = sizeof(odp_rest) / sizeof(odp_rest[0]);
