@@ -26,6 +26,8 @@ stress: build
 	@$(BUILD)/tests/stress/stress_inject --scene open
 	@$(BUILD)/tests/stress/stress --scene lost
 	@$(BUILD)/tests/stress/stress --scene scatter --pages 100000
+	@$(BUILD)/tests/stress/stress_odp --ops 1000000
+	@$(BUILD)/tests/stress/stress_odp --wrong-model --seconds 5
 
 bench: build
 	@$(BUILD)/uhmm bench

@@ -14,6 +14,7 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
+#include <sys/time.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -318,6 +319,19 @@ static void tend(int fd)
 	setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on));
 }
 
+/* What is accepted has the listener's options. */
+static void guard(int fd)
+{
+	struct timeval moment = { .tv_usec = 1000 };
+	int seconds = 5, listens = 0;
+	socklen_t size = sizeof(listens);
+
+	if (getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listens, &size) || !listens)
+		return;
+	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &moment, sizeof(moment));
+	setsockopt(fd, IPPROTO_TCP, TCP_DEFER_ACCEPT, &seconds, sizeof(seconds));
+}
+
 /* Providers do not tell which socket is whose; the name does. It is looked at right before, so only
  * a descriptor that the program closes and opens anew in between could be taken for it. */
 void fabric_tend(struct fid *endpoint)
@@ -334,8 +348,10 @@ void fabric_tend(struct fid *endpoint)
 	while (dir && (entry = readdir(dir))) {
 		int fd = atoi(entry->d_name);
 
-		if (*entry->d_name != '.' && is_at(fd, &where))
-			tend(fd);
+		if (*entry->d_name == '.' || !is_at(fd, &where))
+			continue;
+		tend(fd);
+		guard(fd);
 	}
 	if (dir)
 		closedir(dir);

@@ -14,6 +14,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/socket.h>
 
 #include <rdma/fabric.h>
 #include <rdma/fi_cm.h>
@@ -92,7 +93,12 @@ int fabric_endpoint(struct fabric *f, struct fi_info *info, void *context,
 
 /* For the socket behind an endpoint that is listening or connected. It ends with this program: what
  * it executes would keep it open, and the peer would wait for somebody who is gone. And a peer
- * whose host says nothing for SILENCE_S is gone too, whether anything is on its way or not. */
+ * whose host says nothing for SILENCE_S is gone too, whether anything is on its way or not.
+ *
+ * One that listens: the tcp provider reads a peer's request to connect from a socket that blocks,
+ * and who announced more than he sent held the target for as long as he liked (seen with 1.17);
+ * who sent nothing held a descriptor. It waits a moment for the one, and the kernel holds the
+ * other. */
 #define SILENCE_S 120
 void fabric_tend(struct fid *endpoint);
 

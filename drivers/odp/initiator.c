@@ -5,6 +5,9 @@
  * A slot for each request under way. Short gets and puts travel in the messages, for longer
  * ones the target gets the buffer's registration, from a cache that is never stale.
  *
+ * A long transfer is asked for in steps, one after the other in its slot: each answer is a sign
+ * of life, which RDMA by the target is not. So the limit of time is for who hears nothing.
+ *
  * One thread at a time, under `lock`; it drives the fabric while it waits. A connection that
  * has failed stays failed: an answer that comes later could not be told from another's.
  */
@@ -20,6 +23,8 @@
 #include <pthread.h>
 
 #define TIMEOUT_MS 10000u
+#define STEP ((uint64_t)16 << 20)	   /* bytes of a get or a put */
+#define STEP_ADVICE ((uint64_t)1 << 30) /* that are faulted in */
 #define MESSAGE WIRE_MAX
 #define SPIN_NS 20000u /* a short answer is nearer than a sleep and a wake-up */
 #define NEAR_NS 2000000u /* where no sleep can be ended by the provider: until then none */
@@ -27,7 +32,10 @@
 struct slot {
 	struct fi_context2 sent;
 	bool busy, sending;
+	bool next; /* its next step is asked for when the last message was sent */
 	struct odp_op *op;
+	uint64_t done, step;	 /* bytes */
+	uint64_t buffer, buffer_key; /* where the target finds all of it */
 	struct hmm_region *region; /* of the cache; or */
 	struct fid_mr *mr;	   /* for this transfer only */
 };
@@ -114,7 +122,7 @@ static int cache_open(struct odp *odp)
 	return err ? err : hmm_regcache_create(odp->hmm, &options, &cache_ops, odp, &odp->cache);
 }
 
-static int expose(struct odp *odp, struct slot *s, struct wire_request *r)
+static int expose(struct odp *odp, struct slot *s)
 {
 	struct odp_op *op = s->op;
 	bool write = op->code == ODP_GET;
@@ -137,8 +145,8 @@ static int expose(struct odp *odp, struct slot *s, struct wire_request *r)
 	}
 	if (err)
 		return err;
-	r->buffer = fabric_remote(&odp->fabric, start, at);
-	r->buffer_key = fi_mr_key(handle);
+	s->buffer = fabric_remote(&odp->fabric, start, at);
+	s->buffer_key = fi_mr_key(handle);
 	return 0;
 }
 
@@ -162,7 +170,7 @@ static void finish(struct slot *s, int result)
 
 	s->op->result = result ? result : changed ? -ESTALE : 0;
 	s->op = NULL;
-	s->busy = false;
+	s->busy = s->next = false;
 }
 
 static bool target_lives(const struct odp *odp)
@@ -214,20 +222,45 @@ static bool is_short(const struct odp_op *op)
 	return op->length <= WIRE_INLINE;
 }
 
+/* How much of it is asked for at a time. */
+static uint64_t step_of(const struct odp_op *op)
+{
+	if (op->code == ODP_GET || op->code == ODP_PUT)
+		return STEP;
+	if (op->code == ODP_ADVISE)
+		return op->compare && op->operand != ODP_PREFETCH_NO_FAULT ? STEP_ADVICE
+									   : UINT64_MAX;
+	return 8;
+}
+
+static uint64_t length_of(const struct odp_op *op)
+{
+	bool has = op->code == ODP_GET || op->code == ODP_PUT || op->code == ODP_ADVISE;
+
+	return has ? op->length : 8;
+}
+
 static int request_of(struct odp *odp, struct slot *s, struct wire_request *r)
 {
 	const struct odp_op *op = s->op;
-	bool moves = op->code == ODP_GET || op->code == ODP_PUT;
+	bool moves = op->code == ODP_GET || op->code == ODP_PUT, whole = moves && is_short(op);
+	uint64_t left = length_of(op) - s->done, step = step_of(op);
+	int err = moves && !whole && !s->done ? expose(odp, s) : 0;
 
+	s->step = left < step ? left : step;
 	*r = (struct wire_request){ .code = op->code,
-				    .with_bytes = moves && is_short(op),
+				    .with_bytes = whole,
 				    .slot = (uint16_t)(s - odp->slot),
 				    .key = *op->key,
-				    .remote = op->remote,
-				    .length = moves || op->code == ODP_ADVISE ? op->length : 8,
+				    .remote = op->remote + s->done,
+				    .length = s->step,
 				    .operand = op->operand,
 				    .compare = op->compare };
-	return moves && !r->with_bytes ? expose(odp, s, r) : 0;
+	if (moves && !whole) {
+		r->buffer = s->buffer + s->done;
+		r->buffer_key = s->buffer_key;
+	}
+	return err;
 }
 
 /* A bad pointer of the caller's is an error, not a signal, where there is a mirror. */
@@ -266,17 +299,13 @@ static struct slot *free_slot(struct odp *odp)
 	return NULL;
 }
 
-static void begin(struct odp *odp, struct slot *s, struct odp_op *op)
+/* The next step of it. */
+static void ask(struct odp *odp, struct slot *s)
 {
 	ssize_t err = -FI_EAGAIN;
-	int64_t n;
+	int64_t n = message(odp, s);
 
-	s->op = op;
-	s->busy = true;
-	op->result = 0;
-	op->fault_addr = op->old = 0;
-	op->fault_reason = HMM_REASON_NONE;
-	n = message(odp, s);
+	s->next = false;
 	if (n < 0) {
 		finish(s, (int)n);
 		return;
@@ -293,6 +322,17 @@ static void begin(struct odp *odp, struct slot *s, struct odp_op *op)
 		give_up(odp, -ECONNRESET);
 }
 
+static void begin(struct odp *odp, struct slot *s, struct odp_op *op)
+{
+	s->op = op;
+	s->busy = true;
+	s->done = 0;
+	op->result = 0;
+	op->fault_addr = op->old = 0;
+	op->fault_reason = HMM_REASON_NONE;
+	ask(odp, s);
+}
+
 /* ---- what comes back ---- */
 
 static void answered(struct odp *odp, const uint8_t *at, size_t length)
@@ -302,7 +342,8 @@ static void answered(struct odp *odp, const uint8_t *at, size_t length)
 	struct slot *s;
 	int err;
 
-	if (!wire_get_response(&r, at, length) || !odp->slot[r.slot].busy) {
+	if (!wire_get_response(&r, at, length) || !odp->slot[r.slot].busy ||
+	    odp->slot[r.slot].next) {
 		give_up(odp, -EPROTO);
 		return;
 	}
@@ -318,7 +359,13 @@ static void answered(struct odp *odp, const uint8_t *at, size_t length)
 	op->old = r.old;
 	op->fault_addr = r.fault_addr;
 	op->fault_reason = r.reason;
-	finish(s, err);
+	s->done += s->step;
+	if (err || s->done == length_of(op))
+		finish(s, err);
+	else if (s->sending)
+		s->next = true;
+	else
+		ask(odp, s);
 }
 
 /* From here on requests go to the endpoint that is ours there. */
@@ -364,9 +411,15 @@ static void completed(struct odp *odp, const struct fi_cq_msg_entry *entry)
 		received(odp, (unsigned)(context - odp->received), entry->len);
 		return;
 	}
-	for (unsigned i = 0; i < WIRE_SLOTS; i++)
-		if (context == &odp->slot[i].sent)
-			odp->slot[i].sending = false;
+	for (unsigned i = 0; i < WIRE_SLOTS; i++) {
+		struct slot *s = &odp->slot[i];
+
+		if (context != &s->sent)
+			continue;
+		s->sending = false;
+		if (s->next)
+			ask(odp, s);
+	}
 }
 
 /* The provider's error while connecting: no way there, or nobody there. */

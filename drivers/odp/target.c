@@ -15,6 +15,7 @@
 
 #define AT_ONCE 32
 #define LOOK_NS UINT64_C(500000000)   /* between two looks whether peers live */
+#define TURN 64 /* looks at a queue; then others have their turn */
 #define GREET_NS UINT64_C(10000000000) /* for a connection to come up */
 
 /* ---- events of connections ---- */
@@ -86,24 +87,26 @@ static void completed(struct odp_target *target, struct tag *tag, size_t length)
 		hmm_log(HMM_LOG_ERROR, "odp: no more initiators can introduce themselves");
 }
 
-/* Until the queue is empty. */
-static void completions(struct odp_target *target)
+/* true: the queue is empty. Who is quick enough to keep it full does not keep the others from
+ * what workers have done for them. */
+static bool completions(struct odp_target *target)
 {
 	struct fi_cq_msg_entry entry[AT_ONCE];
 	ssize_t n;
 
-	for (;;) {
+	for (unsigned looks = 0; looks < TURN; looks++) {
 		n = fi_cq_read(target->fabric.cq, entry, AT_ONCE);
 		if (n == -FI_EAVAIL) {
 			completion_error(target);
 			continue;
 		}
 		if (n <= 0)
-			return;
+			return true;
 		fabric_came(&target->fabric);
 		for (ssize_t i = 0; i < n; i++)
 			completed(target, entry[i].op_context, entry[i].len);
 	}
+	return false;
 }
 
 static void worked(struct odp_target *target)
@@ -148,6 +151,7 @@ static void *fabric_thread(void *arg)
 {
 	struct odp_target *target = arg;
 	eventfd_t value;
+	bool empty;
 
 	while (!target->stop) {
 		int woken = fabric_wait(&target->fabric, target->wake, sleep_ms(target));
@@ -159,17 +163,24 @@ static void *fabric_thread(void *arg)
 		}
 		if (woken)
 			eventfd_read(target->wake, &value);
-		while (target->fabric.eq && one_event(target))
+		for (unsigned n = 0; target->fabric.eq && n < TURN && one_event(target); n++)
 			;
-		completions(target);
+		empty = completions(target);
 		worked(target);
 		pump(target);
-		connections_free(target);
+		if (empty)
+			connections_free(target);
 	}
 	return NULL;
 }
 
 /* ---- opening ---- */
+
+/* A name that was cut might be another's. */
+static bool take_text(char *to, size_t size, const char *given, const char *otherwise)
+{
+	return snprintf(to, size, "%s", given ? given : otherwise) < (int)size;
+}
 
 static int take_options(struct odp_target *target, const struct odp_target_options *given,
 			struct odp_place *place)
@@ -191,16 +202,17 @@ static int take_options(struct odp_target *target, const struct odp_target_optio
 	    (target->piece & (target->piece - 1)) || target->depth > DEPTH_MAX ||
 	    target->max_clients > CLIENTS_MAX || target->n_workers > WORKERS_MAX)
 		return -EINVAL;
-	snprintf(place->provider, sizeof(place->provider), "%s", o.provider ? o.provider : "tcp");
-	snprintf(place->node, sizeof(place->node), "%s", o.node ? o.node : "127.0.0.1");
-	snprintf(place->service, sizeof(place->service), "%s", o.service ? o.service : "");
-	return 0;
+	return take_text(place->provider, sizeof(place->provider), o.provider, "tcp") &&
+			       take_text(place->node, sizeof(place->node), o.node, "127.0.0.1") &&
+			       take_text(place->service, sizeof(place->service), o.service, "")
+		       ? 0
+		       : -EINVAL;
 }
 
 /* The name that the endpoint has got. */
 static int name(struct odp_target *target, const struct odp_place *place)
 {
-	struct sockaddr_storage at;
+	struct sockaddr_storage at = { 0 };
 	char node[INET6_ADDRSTRLEN], service[16];
 	size_t length = sizeof(at);
 	int err = fi_getname(&target->pep->fid, &at, &length);
@@ -340,7 +352,8 @@ void odp_target_close(struct odp_target *target)
 	workers_stop(target);
 	worked(target);
 	connections_free(target); /* their endpoints */
-	completions(target);
+	while (!completions(target))
+		;
 	fabric_deaf(&target->fabric);
 	connections_free(target);
 	release(target);

@@ -26,6 +26,7 @@ struct posted {
 struct asked {
 	bool waits, allowed;
 	struct wire_request request;
+	uint64_t moved, offsets; /* bytes by RDMA, and the sum of where they began */
 };
 
 struct client {
@@ -94,8 +95,14 @@ static void judge_answer(struct client *c, const struct wire_response *r)
 	struct asked *asked = &c->asked[r->slot];
 	bool shorts = asked->request.code == ODP_GET && asked->request.with_bytes;
 
+	uint64_t pieces = asked->moved / PAGE + !!(asked->moved % PAGE);
+
 	must(asked->waits);
 	must(r->result || asked->allowed);
+	/* Each piece once, and all of them. */
+	must(r->result || asked->request.code > ODP_PUT || asked->request.with_bytes ||
+	     (asked->moved == asked->request.length &&
+	      asked->offsets == pieces * (pieces - 1) / 2 * PAGE));
 	must(r->length == (!r->result && shorts ? asked->request.length : 0));
 	asked->waits = false;
 	count.answers++;
@@ -122,34 +129,35 @@ static ssize_t do_send(struct fid_ep *ep, const void *buf, size_t len, void *des
 }
 
 /* Only into what a request that waits has named. */
-static void judge_rdma(struct client *c, uint64_t addr, uint64_t key, size_t length,
-		       enum odp_opcode code)
+static ssize_t rdma(struct client *c, const void *buffer, uint64_t addr, uint64_t key,
+		    size_t length, enum odp_opcode code, void *context)
 {
-	for (unsigned i = 0; i < WIRE_SLOTS; i++) {
-		const struct asked *a = &c->asked[i];
+	const struct tag *tag = context;
+	struct asked *a = &c->asked[c->connection->piece[tag->index].slot];
+	ssize_t err;
 
-		if (a->waits && a->allowed && a->request.code == code && !a->request.with_bytes &&
-		    a->request.buffer_key == key && addr >= a->request.buffer &&
-		    addr + length <= a->request.buffer + a->request.length)
-			return;
-	}
-	must(!"RDMA to where nobody asked for it");
+	must(a->waits && a->allowed && a->request.code == code && !a->request.with_bytes &&
+	     a->request.buffer_key == key && addr >= a->request.buffer &&
+	     addr + length <= a->request.buffer + a->request.length);
+	err = post(c, POSTED_RDMA, buffer, length, context);
+	if (err)
+		return err;
+	count.rdma++;
+	a->moved += length;
+	a->offsets += addr - a->request.buffer;
+	return 0;
 }
 
 static ssize_t do_write(struct fid_ep *ep, const void *buf, size_t len, void *desc,
 			fi_addr_t to, uint64_t addr, uint64_t key, void *context)
 {
-	judge_rdma((struct client *)ep, addr, key, len, ODP_GET);
-	count.rdma++;
-	return post((struct client *)ep, POSTED_RDMA, buf, len, context);
+	return rdma((struct client *)ep, buf, addr, key, len, ODP_GET, context);
 }
 
 static ssize_t do_read(struct fid_ep *ep, void *buf, size_t len, void *desc, fi_addr_t from,
 		       uint64_t addr, uint64_t key, void *context)
 {
-	judge_rdma((struct client *)ep, addr, key, len, ODP_PUT);
-	count.rdma++;
-	return post((struct client *)ep, POSTED_RDMA, buf, len, context);
+	return rdma((struct client *)ep, buf, addr, key, len, ODP_PUT, context);
 }
 
 static int do_accept(struct fid_ep *ep, const void *param, size_t length)
@@ -478,6 +486,20 @@ static bool waits(void)
 	return false;
 }
 
+/* Who was answered may ask again. */
+static void judge_posted(void)
+{
+	for (unsigned i = 0; i < CLIENTS; i++) {
+		unsigned receives = 0;
+
+		if (!client[i] || client[i]->connection->closing)
+			continue;
+		for (unsigned at = 0; at < client[i]->n; at++)
+			receives += client[i]->posted[at].kind == POSTED_RECEIVE;
+		must(receives == WIRE_SLOTS);
+	}
+}
+
 void fake_end(void)
 {
 	fake_mm_calm();
@@ -489,6 +511,7 @@ void fake_end(void)
 		must(turns < 10000);
 		everything();
 	}
+	judge_posted();
 	while (fake_target.connections)
 		connection_end(fake_target.connections, "the fuzzer closes", false);
 	for (unsigned turns = 0; fake_target.ended; turns++) {
