@@ -27,6 +27,7 @@
 #define STEP_ADVICE ((uint64_t)1 << 30) /* that are faulted in */
 #define MESSAGE WIRE_MAX
 #define SPIN_NS 20000u /* a short answer is nearer than a sleep and a wake-up */
+#define TRIES 3u /* of a transfer whose buffer was replaced in it */
 #define NEAR_NS 2000000u /* where no sleep can be ended by the provider: until then none */
 
 struct slot {
@@ -34,6 +35,7 @@ struct slot {
 	bool busy, sending;
 	bool next; /* its next step is asked for when the last message was sent */
 	struct odp_op *op;
+	unsigned tries;
 	uint64_t done, step;	 /* bytes */
 	uint64_t buffer, buffer_key; /* where the target finds all of it */
 	struct hmm_region *region; /* of the cache; or */
@@ -166,9 +168,8 @@ static bool hide(struct slot *s)
 
 static void finish(struct slot *s, int result)
 {
-	bool changed = hide(s);
-
-	s->op->result = result ? result : changed ? -ESTALE : 0;
+	hide(s);
+	s->op->result = result;
 	s->op = NULL;
 	s->busy = s->next = false;
 }
@@ -327,6 +328,7 @@ static void begin(struct odp *odp, struct slot *s, struct odp_op *op)
 	s->op = op;
 	s->busy = true;
 	s->done = 0;
+	s->tries = 0;
 	op->result = 0;
 	op->fault_addr = op->old = 0;
 	op->fault_reason = HMM_REASON_NONE;
@@ -334,6 +336,21 @@ static void begin(struct odp *odp, struct slot *s, struct odp_op *op)
 }
 
 /* ---- what comes back ---- */
+
+/*
+ * All of it. But a provider that pins may have moved the bytes of pages that are not the buffer's any
+ * more: then once more, with the pages that are. (Who uses addresses used the right ones.)
+ */
+static int moved(struct odp *odp, struct slot *s)
+{
+	if (!hide(s) || !fabric_wants_local(&odp->fabric))
+		return 0;
+	if (s->tries++ == TRIES)
+		return -ESTALE;
+	s->done = 0;
+	odp->fenced = false;
+	return -EAGAIN;
+}
 
 static void answered(struct odp *odp, const uint8_t *at, size_t length)
 {
@@ -360,7 +377,9 @@ static void answered(struct odp *odp, const uint8_t *at, size_t length)
 	op->fault_addr = r.fault_addr;
 	op->fault_reason = r.reason;
 	s->done += s->step;
-	if (err || s->done == length_of(op))
+	if (!err && s->done == length_of(op))
+		err = moved(odp, s);
+	if (err != -EAGAIN && (err || s->done == length_of(op)))
 		finish(s, err);
 	else if (s->sending)
 		s->next = true;

@@ -234,7 +234,8 @@ enum odp_opcode {
  * @result: out: 0; -EACCES no such key, or not for this range or access; -EFAULT, -EPERM,
  *	-EOPNOTSUPP the target's memory: @fault_addr, @fault_reason; -EINVAL an atomic that is not
  *	aligned; -EBUSY the target's memory changes all the time; -ENOMEM; -ESTALE the buffer here
- *	was replaced meanwhile (unmapped: a signal, for the provider may copy in this thread); -ECONNRESET, -ETIMEDOUT the connection has ended
+ *	was replaced again and again meanwhile (one that is unmapped may be a signal: the provider
+ *	may copy in this thread); -ECONNRESET, -ETIMEDOUT the connection has ended
  * @fault_addr, @fault_reason: out, if the target refused it: where and why
  * @old: out: of an atomic
  *
