@@ -92,7 +92,7 @@ static enum verdict bare(const struct bad_peer *self)
 		if (fd[i] >= 0 && n && send(fd[i], bytes, n, MSG_NOSIGNAL) < 0)
 			continue; /* it has seen enough */
 	}
-	usleep(PATIENCE_MS * 2000); /* longer than anybody may be kept waiting */
+	usleep(PATIENCE_MS * 1500); /* longer than anybody may be kept waiting */
 	for (unsigned i = 0; i < RAW; i++)
 		if (fd[i] >= 0)
 			close(fd[i]);
