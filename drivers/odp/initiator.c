@@ -27,7 +27,7 @@
 #define STEP_ADVICE ((uint64_t)1 << 30) /* that are faulted in */
 #define MESSAGE WIRE_MAX
 #define SPIN_NS 20000u /* a short answer is nearer than a sleep and a wake-up */
-#define TRIES 3u /* of a transfer whose buffer was replaced in it */
+#define TRIES 16u /* of a transfer whose buffer was replaced in it */
 #define NEAR_NS 2000000u /* where no sleep can be ended by the provider: until then none */
 
 struct slot {
@@ -308,7 +308,8 @@ static void ask(struct odp *odp, struct slot *s)
 
 	s->next = false;
 	if (n < 0) {
-		finish(s, (int)n);
+		/* A buffer that cannot be had again has gone. */
+		finish(s, s->tries ? -ESTALE : (int)n);
 		return;
 	}
 	/* There are slots enough in every provider's queue; it may be at its beginning. */
