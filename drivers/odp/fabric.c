@@ -142,7 +142,9 @@ int fabric_open(struct fabric *f, const struct odp_place *place, bool listens,
 	int err;
 
 	*f = (struct fabric){ .cq_fd = -1, .eq_fd = -1, .next_key = 1 };
-	err = find(f, place, listens);
+	err = fabric_load();
+	if (!err)
+		err = find(f, place, listens);
 	if (err)
 		return err;
 	err = fi_fabric(f->info->fabric_attr, &f->fabric, f);

@@ -42,6 +42,9 @@ struct odp_place {
 /* "tcp://10.0.0.1:7000". -EINVAL. */
 int place_parse(struct odp_place *place, const char *address);
 
+/* library.c: libfabric itself. -ENODEV: it is not here. */
+int fabric_load(void);
+
 /* `listens`: the place is this host's. 0, -ENODEV no such provider or address, ... */
 int fabric_open(struct fabric *f, const struct odp_place *place, bool listens,
 		unsigned completions);

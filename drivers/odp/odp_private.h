@@ -9,7 +9,7 @@
  *	region.c     regions, their keys
  *	access.c     a region's page table, and memory accesses through it
  *
- *	fabric.c     libfabric, for both sides
+ *	fabric.c     libfabric, for both sides; library.c loads it
  *	wire.c       messages, for both sides
  *	initiator.c  the other side
  *	serve.c      a target in a program that knows nothing of it
