@@ -301,9 +301,10 @@ enum verdict event_unpinned(const void *arg)
 	TRY(rig_open(&r));
 	for (unsigned i = 0; i < 8; i++)
 		TRY(rig_agree(&r, at + i * PAGE));
-	/* Linux 7.3 does not count what root pins. */
-	if (pinned_kb() != before)
-		EXPECT(before + 32, pinned_kb());
+	/* Linux 7.3 does not count what root pins; others count a large folio whole, whatever part
+	 * of it is pinned. */
+	CHECK(pinned_kb() == before || pinned_kb() >= before + 32, "pinned: %ld kB, and %ld before",
+	      pinned_kb(), before);
 	EXPECT(0, uring_write(r.dev, r.file, 0, at, 8 * PAGE) == 8 * PAGE ? 0 : -EIO);
 	SYS(munmap(at, 8 * PAGE));
 	EXPECT(0, hmm_fence(r.hmm, (uintptr_t)at, 8 * PAGE));
@@ -312,8 +313,8 @@ enum verdict event_unpinned(const void *arg)
 	/* And closing leaves none. */
 	at = live_map(8 * PAGE, RW);
 	TRY(rig_agree(&r, at));
-	if (pinned_kb() != before)
-		EXPECT(before + 4, pinned_kb());
+	CHECK(pinned_kb() == before || pinned_kb() >= before + 4, "pinned: %ld kB, and %ld before",
+	      pinned_kb(), before);
 	rig_close(&r);
 	EXPECT(before, pinned_kb());
 	return PASS;
