@@ -20,26 +20,32 @@ static int64_t now(void)
 	return t.tv_sec * 1000000000ll + t.tv_nsec;
 }
 
-/* How it stands with some pages: 0 what is asked for is done; -EAGAIN not yet; or refused. */
-static int look(struct uvmem *uv, uint64_t place, uint64_t pages, bool all)
+/* How it stands with some pages: 0 what is asked for is done; -EAGAIN `*missing` is not in yet; or
+ * one is refused. */
+static int look(struct uvmem *uv, uint64_t place, uint64_t pages, bool all, uint64_t *missing)
 {
-	int err = 0;
+	int err = 0, why;
 	uint64_t i;
 
 	pthread_mutex_lock(&uv->lock);
 	for (i = 0; i < (all ? pages : 1) && (!err || err == -EAGAIN); i++) {
 		const struct uvmem_entry *entry = &uv->entry[place + i];
 
-		if (entry->state == UVMEM_PAGE_IN && entry->frame && !entry->refused)
+		bool in = entry->state == UVMEM_PAGE_IN, out = entry->state == UVMEM_PAGE_OUT;
+
+		if (in && !entry->home && !entry->refused)
 			continue;
 		/* While transient a page that came and had to leave again is as good. */
-		if (all && entry->state == UVMEM_PAGE_OUT && !entry->refused &&
+		if (all && (out || (in && entry->sealed)) && !entry->refused &&
 		    atomic_load(&uv->state) == UVMEM_TRANSIENT)
 			continue;
-		err = entry->refused			    ? entry->refused
+		why = entry->refused			    ? entry->refused
 		      : entry->state == UVMEM_PAGE_SHARED ? -EPERM
 		      : entry->state == UVMEM_PAGE_LOST   ? -EBADMSG
 							    : -EAGAIN;
+		if (why == -EAGAIN && !err)
+			*missing = place + i;
+		err = why;
 	}
 	pthread_mutex_unlock(&uv->lock);
 	return err;
@@ -61,29 +67,34 @@ static bool full(struct uvmem *uv)
 	return stats.in_use >= stats.frames;
 }
 
+/* One that does not come with the others is asked for alone: then the answer is about it. */
 int uvmem_bring(struct uvmem_side *side, uint64_t place, uint64_t pages, bool all)
 {
 	struct uvmem *uv = side->uv;
 	int64_t n, until = now() + PATIENCE_NS;
 	const struct timespec delay = {.tv_nsec = 200000};
+	uint64_t at = place, count = pages;
 	int err;
 
 	ask_anew(uv, place, pages);
 	for (;;) {
-		n = hmm_migrate_to_device(uv->devmem, uvmem_address(uv, place),
-					  pages * UVMEM_PAGE);
+		n = hmm_migrate_to_device(uv->devmem, uvmem_address(uv, at), count * UVMEM_PAGE);
 		if (n == -ENODEV || n == -EDEADLK)
 			return (int)n;
 		/* Where the page was is nothing any more: it cannot be what was sealed. */
-		if (n == -EINVAL)
+		if (n == -EINVAL && count == 1)
 			return atomic_load(&uv->state) == UVMEM_SECURE ? -EBADMSG : -EFAULT;
-		err = look(uv, place, pages, all);
+		err = look(uv, place, pages, all, &at);
 		if (err != -EAGAIN)
 			return err;
-		if (full(uv) && uvmem_evict(uv))
+		if (full(uv) && uvmem_evict(uv)) {
+			count = place + pages - at;
 			continue;
+		}
 		if (now() > until)
 			return -EBUSY;
-		nanosleep(&delay, NULL);
+		if (count == 1)
+			nanosleep(&delay, NULL);
+		count = 1;
 	}
 }

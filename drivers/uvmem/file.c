@@ -39,7 +39,7 @@ enum { KIND_SHARED = 0, KIND_SECRET = 1 };
 
 static const char magic[8] = "uhmmuv1";
 
-/* What a file takes; lies in a side's stack. */
+/* What a file takes; lies on a side's stack. */
 struct file {
 	struct uvmem_side *side;
 	int fd;
@@ -105,13 +105,6 @@ static struct uvmem_stamp stamp_of(const struct file *file, uint64_t place)
 
 /* ---- export ---- */
 
-struct export {
-	struct uvmem *uv;
-	int fd;
-	const void *key;
-	uint64_t generation;
-};
-
 static bool is_shared(struct uvmem *uv, uint64_t place)
 {
 	bool shared;
@@ -142,41 +135,31 @@ static int export_page(struct file *file, uint64_t place)
 	return put(file, record, sizeof(*record));
 }
 
-static int export_all(struct uvmem_side *side, void *arg)
+int uvmem_export(struct uvmem_side *side, int fd, const void *key, uint64_t generation)
 {
-	const struct export *export = arg;
-	struct file file = {.side = side, .fd = export->fd};
+	struct file file = {.side = side, .fd = fd};
 	unsigned char end[crypto_generichash_BYTES];
 	uint64_t place;
 	int err;
 
+	if (!key)
+		return -EINVAL;
 	memcpy(file.header.magic, magic, sizeof(magic));
 	file.header.pages = side->uv->pages;
-	file.header.generation = export->generation;
+	file.header.generation = generation;
 	randombytes_buf(file.header.salt, sizeof(file.header.salt));
-	err = make_keys(&file, export->key);
+	err = make_keys(&file, key);
 	if (!err)
 		err = put(&file, &file.header, sizeof(file.header));
 	for (place = 0; place < side->uv->pages && !err; place++)
 		err = export_page(&file, place);
+	if (err)
+		return err;
 	crypto_generichash_final(&file.mac, end, sizeof(end));
-	return err ? err : put(&file, end, sizeof(end));
-}
-
-int uvmem_export(struct uvmem *uv, int fd, const void *key, uint64_t generation)
-{
-	struct export export = {uv, fd, key, generation};
-
-	return key ? uvmem_run(uv, export_all, &export) : -EINVAL;
+	return put(&file, end, sizeof(end));
 }
 
 /* ---- import ---- */
-
-struct import {
-	int fd;
-	const void *key;
-	uint64_t at_least, generation;
-};
 
 static int import_page(struct file *file, uint64_t place)
 {
@@ -212,7 +195,7 @@ static int import_end(struct file *file)
 	return err ? err : sodium_memcmp(end, said, sizeof(end)) ? -EBADMSG : 0;
 }
 
-static int import_pages(struct file *file, struct import *import)
+static int import_pages(struct file *file, const void *key)
 {
 	struct uvmem *uv = file->side->uv;
 	uint64_t place;
@@ -223,38 +206,28 @@ static int import_pages(struct file *file, struct import *import)
 	if (!err && file->header.pages != uv->pages)
 		err = -EINVAL;
 	if (!err)
-		err = make_keys(file, import->key);
+		err = make_keys(file, key);
 	for (place = 0; place < uv->pages && !err; place++)
 		err = import_page(file, place);
-	if (!err)
-		err = import_end(file);
-	return !err && file->header.generation < import->at_least ? -ESTALE : err;
+	return err ? err : import_end(file);
 }
 
-static int import_all(struct uvmem_side *side, void *arg)
-{
-	struct file file = {.side = side};
-	struct import *import = arg;
-	int err;
-
-	file.fd = import->fd;
-	err = uvmem_zero_all(side);
-	if (!err)
-		err = import_pages(&file, import);
-	if (err)
-		uvmem_zero_all(side);
-	else
-		import->generation = file.header.generation;
-	return err;
-}
-
-int uvmem_import(struct uvmem *uv, int fd, const void *key, uint64_t at_least,
+int uvmem_import(struct uvmem_side *side, int fd, const void *key, uint64_t at_least,
 		 uint64_t *generation)
 {
-	struct import import = {fd, key, at_least, 0};
-	int err = key ? uvmem_run(uv, import_all, &import) : -EINVAL;
+	struct file file = {.side = side, .fd = fd};
+	int err;
 
-	if (!err && generation)
-		*generation = import.generation;
+	if (!key)
+		return -EINVAL;
+	err = uvmem_zero_all(side);
+	if (!err)
+		err = import_pages(&file, key);
+	if (!err && file.header.generation < at_least)
+		err = -ESTALE;
+	if (err)
+		uvmem_zero_all(side);
+	else if (generation)
+		*generation = file.header.generation;
 	return err;
 }

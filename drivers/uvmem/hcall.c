@@ -237,7 +237,8 @@ static int give_back(struct uvmem_side *side, void *arg)
 		bool out;
 
 		pthread_mutex_lock(&uv->lock);
-		out = uv->entry[place].state == UVMEM_PAGE_OUT;
+		out = uv->entry[place].state == UVMEM_PAGE_OUT ||
+		      (uv->entry[place].home && uv->entry[place].sealed);
 		pthread_mutex_unlock(&uv->lock);
 		err = out ? uvmem_bring(side, place, 1, false) : 0;
 		if (err == -ENODEV)
@@ -360,7 +361,7 @@ static int look_at(struct uvmem_side *side, void *arg)
 	int state;
 
 	pthread_mutex_lock(&uv->lock);
-	state = uv->entry[*place].state;
+	state = uv->entry[*place].home ? UVMEM_PAGE_OUT : uv->entry[*place].state;
 	pthread_mutex_unlock(&uv->lock);
 	return state;
 }

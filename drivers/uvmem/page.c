@@ -12,7 +12,8 @@
  * The library does not say whether a copy home is the page leaving or a forked child's copy of it. So
  * sealing does not decide: the entry says "sealed" until the secure side gets a
  * translation again, and when the frame is freed a page that is sealed is OUT, one that is not was
- * dropped (U3). No older seal is ever good: there is one number in the entry, the last.
+ * dropped (U3). A frame may wait for that for a while; until then "home" says that the page has
+ * probably left, for those who only look. No older seal is ever good: there is one number in the entry, the last.
  *
  * "pristine": nothing but this page-in has happened to it, so if it does not stay in (the
  * library found no way, or the program dropped it again) it is what it was before.
@@ -28,7 +29,7 @@ static int refuse(struct uvmem *uv, struct uvmem_entry *entry, int err)
 }
 
 /* How a page can come in. uv->lock. */
-enum way { WAY_PLAIN, WAY_ZERO, WAY_SEALED, WAY_NONE };
+enum way { WAY_PLAIN, WAY_ZERO, WAY_IF_ZERO, WAY_SEALED, WAY_NONE };
 
 static enum way way_of(const struct uvmem *uv, const struct uvmem_entry *entry, bool has_bytes)
 {
@@ -36,7 +37,8 @@ static enum way way_of(const struct uvmem *uv, const struct uvmem_entry *entry, 
 	case UVMEM_PAGE_PLAIN:
 		if (!has_bytes)
 			return WAY_ZERO;
-		return atomic_load(&uv->state) == UVMEM_TRANSIENT ? WAY_PLAIN : WAY_NONE;
+		/* Secure: a touch, and what unshares pages for a move, put zeros there. */
+		return atomic_load(&uv->state) == UVMEM_TRANSIENT ? WAY_PLAIN : WAY_IF_ZERO;
 	case UVMEM_PAGE_IN: /* its own sealed bytes, before its old frame has been freed */
 		return has_bytes && entry->sealed ? WAY_SEALED : WAY_NONE;
 	case UVMEM_PAGE_OUT:
@@ -61,6 +63,8 @@ static int fill(struct uvmem *uv, const struct hmm_devmem_copy *copy, enum way w
 		memset(frame, 0, UVMEM_PAGE);
 	else
 		memcpy(frame, copy->host, UVMEM_PAGE);
+	if (way == WAY_IF_ZERO)
+		return sodium_is_zero((unsigned char *)frame, UVMEM_PAGE) ? 0 : -EBADMSG;
 	return way == WAY_SEALED ? uvmem_open_sealed(uv->sealer, &stamp, frame, entry->tag) : 0;
 }
 
@@ -96,6 +100,7 @@ int uvmem_take_in(struct uvmem *uv, const struct hmm_devmem_copy *copy)
 		entry->frame = copy->frame + 1;
 		entry->sealed = way == WAY_SEALED;
 		entry->pristine = way != WAY_SEALED;
+		entry->home = false;
 		entry->refused = 0;
 		uv->owner[copy->frame] = place + 1;
 		atomic_fetch_add(way == WAY_SEALED ? &uv->count.opened : &uv->count.taken, 1);
@@ -129,7 +134,7 @@ static void note_sealed(struct uvmem *uv, uint64_t place, uint64_t frame, uint64
 	if (entry->state == UVMEM_PAGE_IN && entry->frame == frame + 1) {
 		entry->number = number;
 		memcpy(entry->tag, tag, UVMEM_TAG_BYTES);
-		entry->sealed = true;
+		entry->sealed = entry->home = true;
 		entry->pristine = false;
 	}
 	pthread_mutex_unlock(&uv->lock);
@@ -143,7 +148,7 @@ static void note_plain(struct uvmem *uv, uint64_t place, uint64_t frame)
 	pthread_mutex_lock(&uv->lock);
 	if (entry->state == UVMEM_PAGE_IN && entry->frame == frame + 1) {
 		entry->sealed = false;
-		entry->pristine = true;
+		entry->pristine = entry->home = true;
 	}
 	pthread_mutex_unlock(&uv->lock);
 }
@@ -184,6 +189,7 @@ void uvmem_frame_freed(struct uvmem *uv, uint64_t frame)
 		struct uvmem_entry *entry = &uv->entry[owner - 1];
 
 		entry->frame = entry->mapped = 0;
+		entry->home = false;
 		if (entry->state == UVMEM_PAGE_IN)
 			entry->state = entry->sealed	 ? UVMEM_PAGE_OUT
 				       : entry->pristine ? UVMEM_PAGE_PLAIN
@@ -205,7 +211,8 @@ int uvmem_install(struct uvmem *uv, uint64_t place, uint64_t answer, bool *found
 	    entry->state != UVMEM_PAGE_IN)
 		return refuse(uv, entry, -EBADMSG); /* another page has been moved here */
 	entry->mapped = frame + 1;
-	entry->sealed = entry->pristine = false; /* the frame may change from now on */
+	/* The frame may change from now on. */
+	entry->sealed = entry->pristine = entry->home = false;
 	*found = true;
 	return 0;
 }

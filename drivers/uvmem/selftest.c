@@ -159,23 +159,45 @@ static int forgeries(struct test *t)
 	return uvmem_run(t->uv, check, t);
 }
 
+struct filing {
+	struct test *t;
+	int fd;
+};
+
+/* The key of a real program would not lie in ordinary memory. */
+static const unsigned char key[UVMEM_KEY_BYTES] = "not a secret of anybody";
+
+static int put(struct uvmem_side *side, void *arg)
+{
+	const struct filing *filing = arg;
+
+	return uvmem_export(side, filing->fd, key, 5);
+}
+
+static int get(struct uvmem_side *side, void *arg)
+{
+	const struct filing *filing = arg;
+	uint64_t generation = 0;
+	int err = uvmem_import(side, filing->fd, key, 5, &generation);
+
+	return err || generation == 5 ? err : -EIO;
+}
+
 static int file(struct test *t)
 {
-	static const unsigned char key[UVMEM_KEY_BYTES] = "not a secret of anybody";
-	int fd = memfd_create("uhmm-uvmem-selftest", MFD_CLOEXEC);
-	uint64_t generation = 0;
-	int err = fd < 0 ? -errno : uvmem_export(t->uv, fd, key, 5);
+	struct filing filing = {t, memfd_create("uhmm-uvmem-selftest", MFD_CLOEXEC)};
+	int err = filing.fd < 0 ? -errno : uvmem_run(t->uv, put, &filing);
 
 	if (!err)
 		err = uvmem_erase(t->uv, t->memory, SIZE);
-	if (!err && lseek(fd, 0, SEEK_SET))
+	if (!err && lseek(filing.fd, 0, SEEK_SET))
 		err = -EIO;
 	if (!err)
-		err = uvmem_import(t->uv, fd, key, 5, &generation);
+		err = uvmem_run(t->uv, get, &filing);
 	if (!err)
-		err = generation == 5 ? uvmem_run(t->uv, check, t) : -EIO;
-	if (fd >= 0)
-		close(fd);
+		err = uvmem_run(t->uv, check, t);
+	if (filing.fd >= 0)
+		close(filing.fd);
 	return err;
 }
 

@@ -47,6 +47,7 @@ struct uvmem_entry {
 	uint8_t state;	/* enum uvmem_page */
 	bool sealed;	/* IN: what was sealed last is what the frame holds */
 	bool pristine;	/* IN: what it was before it came in is as good */
+	bool home;	/* IN: it has been copied out, and not been found here since */
 	int16_t refused; /* why it did not come in; 0 */
 };
 

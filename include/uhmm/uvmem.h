@@ -235,26 +235,28 @@ UHMM_API void *uvmem_scratch(struct uvmem_side *side, size_t size);
 #define UVMEM_KEY_BYTES 32
 
 /**
- * uvmem_export() - the range to a file, sealed with a key of the caller's
+ * uvmem_export() - the whole range to a file, sealed with a key of the caller's
+ * @side: of this uvmem_run(), so that the key need not be in ordinary memory either
  * @fd: where to, a pipe will do; @key: UVMEM_KEY_BYTES; @generation: a number that grows
  *	with every export under that key
  * Shared pages are not in it. No two exports have a key in common (a salt each).
- * Return: 0; -EBADFD not secure; -EBADMSG a page is refused; of write(2); -ENODEV.
+ * Return: 0; -EINVAL no @key; -EBADMSG a page is refused; of write(2); as uvmem_load().
  */
-UHMM_API int uvmem_export(struct uvmem *uv, int fd, const void *key, uint64_t generation);
+UHMM_API int uvmem_export(struct uvmem_side *side, int fd, const void *key,
+			  uint64_t generation);
 
 /**
  * uvmem_import() - the pages of such a file into the range
  * @at_least: the file's generation must be. That alone tells an old file from a new
  *	one: keep the number where you keep the key
  * @generation: out: what it is; may be NULL
- * On failure the whole range is erased. Shared pages stay.
+ * On failure the whole range is erased. Shared pages stay. Not beside other sides.
  * Return: 0; -EBADMSG the file is not what was exported with this key: changed, mixed from
  * two, cut; -ESTALE older than @at_least (only said of a file that is true otherwise);
- * -EINVAL it is of another number of pages; -EBADFD; of read(2); -ENODEV.
+ * -EINVAL it is of another number of pages, or no @key; of read(2); as uvmem_store().
  */
-UHMM_API int uvmem_import(struct uvmem *uv, int fd, const void *key, uint64_t at_least,
-			  uint64_t *generation);
+UHMM_API int uvmem_import(struct uvmem_side *side, int fd, const void *key,
+			  uint64_t at_least, uint64_t *generation);
 
 /** struct uvmem_stats - counted since uvmem_open(), in pages */
 struct uvmem_stats {

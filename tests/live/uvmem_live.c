@@ -71,6 +71,37 @@ bool vault_is_plain(const struct vault *vault, const unsigned char *bytes, unsig
 	return same > PAGE / 16; /* 16 of 4096 by chance */
 }
 
+struct filing {
+	int fd;
+	const void *key;
+	uint64_t number, *generation;
+};
+
+static int put(struct uvmem_side *side, void *arg)
+{
+	const struct filing *f = arg;
+
+	return uvmem_export(side, f->fd, f->key, f->number);
+}
+
+static int get(struct uvmem_side *side, void *arg)
+{
+	const struct filing *f = arg;
+
+	return uvmem_import(side, f->fd, f->key, f->number, f->generation);
+}
+
+int vault_export(struct vault *vault, int fd, const void *key, uint64_t generation)
+{
+	return uvmem_run(vault->uv, put, &(struct filing){ fd, key, generation, NULL });
+}
+
+int vault_import(struct vault *vault, int fd, const void *key, uint64_t at_least,
+		 uint64_t *generation)
+{
+	return uvmem_run(vault->uv, get, &(struct filing){ fd, key, at_least, generation });
+}
+
 enum verdict vault_begin(struct vault *vault, const struct uvmem_options *options)
 {
 	char why[300];

@@ -44,5 +44,9 @@ int vault_check_page(struct vault *vault, unsigned page);
 int vault_write_page(struct vault *vault, unsigned page);
 /* Does this page's worth of bytes look like plain page p? */
 bool vault_is_plain(const struct vault *vault, const unsigned char *bytes, unsigned page);
+/* uvmem_export() and uvmem_import() of the whole, from inside. */
+int vault_export(struct vault *vault, int fd, const void *key, uint64_t generation);
+int vault_import(struct vault *vault, int fd, const void *key, uint64_t at_least,
+		 uint64_t *generation);
 
 #endif
