@@ -10,7 +10,7 @@
 #include "uvmem_private.h"
 
 /* A page that cannot be moved for this long is held by somebody. */
-#define PATIENCE_NS 1000000000ll
+#define PATIENCE_NS 2000000000ll
 
 static int64_t now(void)
 {

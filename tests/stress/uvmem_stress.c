@@ -49,6 +49,7 @@ struct worker {
 	uint64_t random;
 	pthread_t thread;
 	unsigned char bytes[PAGE], old[PAGE]; /* of what it does outside */
+	void *other; /* a page's place, for mremap */
 };
 
 static void violation(const char *fmt, ...)
@@ -239,10 +240,11 @@ static void discard(struct worker *w, unsigned page)
 
 static void there_and_back(struct worker *w, unsigned page)
 {
-	void *other = mmap(NULL, PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	const int how = MREMAP_MAYMOVE | MREMAP_FIXED | MREMAP_DONTUNMAP;
 
-	if (mremap(at(page), PAGE, PAGE, MREMAP_MAYMOVE | MREMAP_FIXED, other) != other ||
-	    mremap(other, PAGE, PAGE, MREMAP_MAYMOVE | MREMAP_FIXED, at(page)) != at(page))
+	/* Both places stay mapped: else somebody's mmap() might take one in between. */
+	if (mremap(at(page), PAGE, PAGE, how, w->other) != w->other ||
+	    mremap(w->other, PAGE, PAGE, how, at(page)) != at(page))
 		violation("mremap: %s", strerror(errno));
 	check(w, page);
 }
@@ -361,6 +363,8 @@ static void run(uint64_t seconds, uint64_t most, uint64_t seed)
 	for (i = 0; i <= THREADS; i++) {
 		workers[i].id = i;
 		workers[i].random = (seed + i + 1) * UINT64_C(0x9e3779b97f4a7c15);
+		workers[i].other = mmap(NULL, PAGE, PROT_READ | PROT_WRITE,
+				       MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 		pthread_create(&workers[i].thread, NULL, i < THREADS ? work : toucher, &workers[i]);
 	}
 	for (uint64_t ms = 0; ms < seconds * 1000 && atomic_load(&ops) < most; ms += 100) {
