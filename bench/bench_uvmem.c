@@ -2,8 +2,9 @@
 /*
  * bench_uvmem - secure memory: uvmem_page_out, uvmem_page_in, uvmem_load, uvmem_run.
  *
- * The plain way to seal a page is the cipher alone. What is left is moving: the page table of the
- * program, the engine's turn, and the copy that keeps what is checked from being changed.
+ * The plain way to seal a page is the cipher alone. What is left is moving: the page table
+ * of the program, the engine's turn, and the copy that keeps what is checked from being
+ * changed.
  */
 #include <errno.h>
 #include <sodium.h>
@@ -83,12 +84,12 @@ static void seal_all(struct secured *s)
 		s->nonce[9] = (unsigned char)(i >> 8);
 		if (s->aes)
 			crypto_aead_aes256gcm_encrypt_detached_afternm(
-				to, s->tag[i], NULL, from, BENCH_PAGE, NULL, 0, NULL, s->nonce,
-				s->aes);
+				to, s->tag[i], NULL, from, BENCH_PAGE, NULL, 0, NULL,
+				s->nonce, s->aes);
 		else
 			crypto_aead_xchacha20poly1305_ietf_encrypt_detached(
-				to, s->tag[i], NULL, from, BENCH_PAGE, NULL, 0, NULL, s->nonce,
-				s->key);
+				to, s->tag[i], NULL, from, BENCH_PAGE, NULL, 0, NULL,
+				s->nonce, s->key);
 	}
 }
 
@@ -214,9 +215,9 @@ static void end(struct secured *s)
 
 static int begin(struct secured *s, enum uvmem_cipher cipher)
 {
-	const struct uvmem_options options = {
-		.size = sizeof(options), .frames = 2 * PAGES, .cipher = cipher
-	};
+	const struct uvmem_options options = { .size = sizeof(options),
+					       .frames = 2 * PAGES,
+					       .cipher = cipher };
 	struct uvmem_stats stats = { .size = sizeof(stats) };
 	int err = uvmem_open(&options, &s->uv);
 
@@ -240,8 +241,8 @@ static int begin(struct secured *s, enum uvmem_cipher cipher)
 	return err ? err : uvmem_init_done(s->uv);
 }
 
-static void pages(struct bench *bench, struct secured *s, const struct bench_title *out_title,
-		  const struct bench_title *in_title)
+static void pages(struct bench *bench, struct secured *s,
+		  const struct bench_title *out_title, const struct bench_title *in_title)
 {
 	bench_pair(bench, out_title, out_batch, seal_batch, s);
 	bench_pair(bench, in_title, in_batch, open_batch, s);

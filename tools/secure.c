@@ -23,10 +23,14 @@ struct options {
 
 static const struct argp_option argp_options[] = {
 	{ "key", 'k', "FILE", 0,
-	  "key and count of exports; export makes it if there is none. Who has it can read the "
-	  "secret, who can write it can roll it back", 0 },
+	  "key and count of exports; export makes it if there is none. Who has it can read "
+	  "the "
+	  "secret, who can write it can roll it back",
+	  0 },
 	{ "size", 's', "MIB", 0,
-	  "export: room for the secret; the file is as large, whatever is in it (default 1)", 0 },
+	  "export: room for the secret; the file is as large, whatever is in it (default "
+	  "1)",
+	  0 },
 	{ "mlocked", 'm', NULL, 0,
 	  "mlocked memory instead of memfd_secret: a debugger can read it", 0 },
 	{ 0 },
@@ -90,9 +94,12 @@ static const struct argp argp = {
 	.options = argp_options,
 	.parser = parse,
 	.args_doc = "export FILE <secret\nimport FILE >secret\nselftest",
-	.doc = "A secret to a file and back, by way of secure memory: its plain bytes and the key "
-	       "are in memfd_secret memory only, which nobody else can read, and not in swap, a "
-	       "core dump or this program's other memory. A file that was changed, cut, mixed with another or is "
+	.doc = "A secret to a file and back, by way of secure memory: its plain bytes and "
+	       "the key "
+	       "are in memfd_secret memory only, which nobody else can read, and not in "
+	       "swap, a "
+	       "core dump or this program's other memory. A file that was changed, cut, "
+	       "mixed with another or is "
 	       "older than the last export with that key is refused.\v"
 	       "The key file counts the exports: one key for one secret.",
 };

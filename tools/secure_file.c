@@ -1,14 +1,16 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later OR BSD-2-Clause */
 /*
- * secure_file - `uhmm secure export` and `import`: standard input to a sealed file, and back.
+ * secure_file - `uhmm secure export` and `import`: standard input to a sealed file, and
+ * back.
  *
  * All of it happens on the secure side: read(2) puts the secret and the key into secret
- * memory, and nothing else of this program ever has them. The range begins with the secret's
- * length.
+ * memory, and nothing else of this program ever has them. The range begins with the
+ * secret's length.
  *
- * A key file is 32 bytes of key and the count of exports, 8 bytes, little-endian. Export writes the new file
- * beside the old one, renames, then counts: whatever is interrupted, what lies there can be
- * imported. Import refuses a file whose count is lower than the key's.
+ * A key file is 32 bytes of key and the count of exports, 8 bytes, little-endian. Export
+ * writes the new file beside the old one, renames, then counts: whatever is interrupted,
+ * what lies there can be imported. Import refuses a file whose count is lower than the
+ * key's.
  */
 #include <endian.h>
 #include <errno.h>
@@ -44,7 +46,7 @@ struct job {
 	size_t size;
 	int key, file;
 	const char *beside; /* export: the new file's name until it is complete */
-	const char *what; /* that failed, for the message */
+	const char *what;   /* that failed, for the message */
 };
 
 static int fail(struct job *job, const char *what, int err)
@@ -107,9 +109,11 @@ static int read_key(struct job *job, struct key_file *key, bool make)
 static int write_count(struct job *job, const struct key_file *key)
 {
 	uint64_t count = htole64(key->count);
-	ssize_t n = pwrite(job->key, &count, sizeof(count), offsetof(struct key_file, count));
+	ssize_t n =
+		pwrite(job->key, &count, sizeof(count), offsetof(struct key_file, count));
 
-	return n != sizeof(count) || fsync(job->key) ? fail(job, job->secure->key, -errno) : 0;
+	return n != sizeof(count) || fsync(job->key) ? fail(job, job->secure->key, -errno)
+						     : 0;
 }
 
 static int read_secret(struct uvmem_side *side, struct job *job, char *part)
@@ -124,7 +128,8 @@ static int read_secret(struct uvmem_side *side, struct job *job, char *part)
 			return fail(job, "standard input", (int)n);
 		if ((size_t)n > job->size - sizeof(length) - length)
 			return fail(job, "standard input is longer than --size", -EFBIG);
-		err = uvmem_store(side, job->range + sizeof(length) + length, part, (size_t)n);
+		err = uvmem_store(side, job->range + sizeof(length) + length, part,
+				  (size_t)n);
 		if (err)
 			return fail(job, "secure memory", err);
 		length += (uint64_t)n;
@@ -182,8 +187,9 @@ static int do_import(struct uvmem_side *side, void *arg)
 /* What a refused file was, in the words of files. */
 static const char *text(int err)
 {
-	return err == -EBADMSG ? "refused: not what was exported with this key (changed, cut, mixed, "
-				 "or another key)"
+	return err == -EBADMSG	? "refused: not what was exported with this key (changed, "
+				  "cut, mixed, "
+				  "or another key)"
 	       : err == -ESTALE ? "refused: older than the last export with this key"
 	       : err == -EINVAL ? "refused: not as large as it says"
 				: uvmem_strerror(err);
@@ -223,7 +229,8 @@ static int open_key(const struct secure *secure, int flags)
 	int fd = open(secure->key, flags | O_CLOEXEC, 0600);
 
 	if (fd < 0 || flock(fd, LOCK_EX))
-		fprintf(stderr, "%s: %s: %s\n", secure->title, secure->key, strerror(errno));
+		fprintf(stderr, "%s: %s: %s\n", secure->title, secure->key,
+			strerror(errno));
 	return fd;
 }
 
@@ -233,7 +240,8 @@ int secure_export(const struct secure *secure)
 	struct job job = { .secure = secure, .size = secure->size, .beside = beside };
 	int err = -EIO;
 
-	if (snprintf(beside, sizeof(beside), "%s.new", secure->file) >= (int)sizeof(beside)) {
+	if (snprintf(beside, sizeof(beside), "%s.new", secure->file) >=
+	    (int)sizeof(beside)) {
 		fprintf(stderr, "%s: the file's name is too long\n", secure->title);
 		return 1;
 	}
@@ -264,10 +272,12 @@ int secure_import(const struct secure *secure)
 		return 1;
 	job.file = open(secure->file, O_RDONLY | O_CLOEXEC);
 	if (job.file < 0 || fstat(job.file, &st)) {
-		fprintf(stderr, "%s: %s: %s\n", secure->title, secure->file, strerror(errno));
+		fprintf(stderr, "%s: %s: %s\n", secure->title, secure->file,
+			strerror(errno));
 	} else if (st.st_size < (off_t)(FILE_REST + FILE_PAGE) ||
 		   (st.st_size - FILE_REST) % FILE_PAGE) {
-		fprintf(stderr, "%s: %s: %s\n", secure->title, secure->file, text(-EBADMSG));
+		fprintf(stderr, "%s: %s: %s\n", secure->title, secure->file,
+			text(-EBADMSG));
 	} else {
 		job.size = (size_t)(st.st_size - FILE_REST) / FILE_PAGE * PAGE;
 		err = run(&job, do_import);

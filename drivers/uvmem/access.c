@@ -21,7 +21,10 @@ static int program(const struct hmm_range *range, void *arg)
 			     &side->found);
 }
 
-/* How many pages from here on can come along, and are worth it: not those that are refused anyway. */
+/*
+ * How many pages from here on can come along, and are worth it: not those that are refused
+ * anyway.
+ */
 static uint64_t window(struct uvmem *uv, uint64_t place)
 {
 	uint64_t most = uv->frames / 4 < UVMEM_BLOCK ? uv->frames / 4 : UVMEM_BLOCK, n;
@@ -119,7 +122,8 @@ static int access_page(struct uvmem_side *side, uintptr_t addr, void *data, size
 	return -EBUSY;
 }
 
-int uvmem_access(struct uvmem_side *side, uintptr_t addr, void *data, size_t length, bool write)
+int uvmem_access(struct uvmem_side *side, uintptr_t addr, void *data, size_t length,
+		 bool write)
 {
 	size_t n;
 	int err = 0;
@@ -133,8 +137,8 @@ int uvmem_access(struct uvmem_side *side, uintptr_t addr, void *data, size_t len
 }
 
 /*
- * The other end may be memory that moves or that is away, so it is not touched under the lock:
- * what is not secret memory goes by way of the side's page.
+ * The other end may be memory that moves or that is away, so it is not touched under the
+ * lock: what is not secret memory goes by way of the side's page.
  */
 static int any_end(struct uvmem_side *side, uintptr_t addr, char *data, size_t length,
 		   bool write)

@@ -20,9 +20,12 @@ static int64_t now(void)
 	return t.tv_sec * 1000000000ll + t.tv_nsec;
 }
 
-/* How it stands with some pages: 0 what is asked for is done; -EAGAIN `*missing` is not in yet; or
+/*
+ * How it stands with some pages: 0 what is asked for is done; -EAGAIN `*missing` is not in
+ * yet; or
  * one is refused. */
-static int look(struct uvmem *uv, uint64_t place, uint64_t pages, bool all, uint64_t *missing)
+static int look(struct uvmem *uv, uint64_t place, uint64_t pages, bool all,
+		uint64_t *missing)
 {
 	int err = 0, why;
 	uint64_t i;
@@ -31,7 +34,8 @@ static int look(struct uvmem *uv, uint64_t place, uint64_t pages, bool all, uint
 	for (i = 0; i < (all ? pages : 1) && (!err || err == -EAGAIN); i++) {
 		const struct uvmem_entry *entry = &uv->entry[place + i];
 
-		bool in = entry->state == UVMEM_PAGE_IN, out = entry->state == UVMEM_PAGE_OUT;
+		bool in = entry->state == UVMEM_PAGE_IN,
+		     out = entry->state == UVMEM_PAGE_OUT;
 
 		if (in && !entry->home && !entry->refused)
 			continue;
@@ -39,10 +43,10 @@ static int look(struct uvmem *uv, uint64_t place, uint64_t pages, bool all, uint
 		if (all && (out || (in && entry->sealed)) && !entry->refused &&
 		    atomic_load(&uv->state) == UVMEM_TRANSIENT)
 			continue;
-		why = entry->refused			    ? entry->refused
+		why = entry->refused			  ? entry->refused
 		      : entry->state == UVMEM_PAGE_SHARED ? -EPERM
-		      : entry->state == UVMEM_PAGE_LOST   ? -EBADMSG
-							    : -EAGAIN;
+		      : entry->state == UVMEM_PAGE_LOST	  ? -EBADMSG
+							  : -EAGAIN;
 		if (why == -EAGAIN && !err)
 			*missing = place + i;
 		err = why;
@@ -61,24 +65,27 @@ static void ask_anew(struct uvmem *uv, uint64_t place, uint64_t pages)
 
 static bool full(struct uvmem *uv)
 {
-	struct hmm_devmem_stats stats = {.size = sizeof(stats)};
+	struct hmm_devmem_stats stats = { .size = sizeof(stats) };
 
 	hmm_devmem_get_stats(uv->devmem, &stats);
 	return stats.in_use >= stats.frames;
 }
 
-/* One that does not come with the others is asked for alone: then the answer is about it. */
+/*
+ * One that does not come with the others is asked for alone: then the answer is about it.
+ */
 int uvmem_bring(struct uvmem_side *side, uint64_t place, uint64_t pages, bool all)
 {
 	struct uvmem *uv = side->uv;
 	int64_t n, until = now() + PATIENCE_NS;
-	const struct timespec delay = {.tv_nsec = 200000};
+	const struct timespec delay = { .tv_nsec = 200000 };
 	uint64_t at = place, count = pages;
 	int err;
 
 	ask_anew(uv, place, pages);
 	for (;;) {
-		n = hmm_migrate_to_device(uv->devmem, uvmem_address(uv, at), count * UVMEM_PAGE);
+		n = hmm_migrate_to_device(uv->devmem, uvmem_address(uv, at),
+					  count * UVMEM_PAGE);
 		if (n == -ENODEV || n == -EDEADLK)
 			return (int)n;
 		/* Where the page was is nothing any more: it cannot be what was sealed. */

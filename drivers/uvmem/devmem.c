@@ -8,13 +8,13 @@
 static void to_device(void *priv, struct hmm_devmem_copy *copies, unsigned n,
 		      struct hmm_transfer *transfer)
 {
-	uvmem_engine_put(priv, &(struct uvmem_job){false, copies, n, transfer});
+	uvmem_engine_put(priv, &(struct uvmem_job){ false, copies, n, transfer });
 }
 
 static void to_host(void *priv, struct hmm_devmem_copy *copies, unsigned n,
 		    struct hmm_transfer *transfer)
 {
-	uvmem_engine_put(priv, &(struct uvmem_job){true, copies, n, transfer});
+	uvmem_engine_put(priv, &(struct uvmem_job){ true, copies, n, transfer });
 }
 
 static void frame_free(void *priv, uint64_t frame)
@@ -50,7 +50,8 @@ bool uvmem_evict(struct uvmem *uv)
 	uint64_t blocks = uv->frames / UVMEM_BLOCK, tries;
 
 	for (tries = 0; tries < blocks; tries++) {
-		uint64_t block = __atomic_fetch_add(&uv->hand, 1, __ATOMIC_RELAXED) % blocks;
+		uint64_t block =
+			__atomic_fetch_add(&uv->hand, 1, __ATOMIC_RELAXED) % blocks;
 		int64_t n = hmm_devmem_evict(uv->devmem, block * UVMEM_BLOCK, UVMEM_BLOCK);
 
 		if (n > 0) {

@@ -2,8 +2,9 @@
 /*
  * engine - seals and opens pages, in the order in which the library asks.
  *
- * A ring that the reader fills and the engine empties, without a lock between them: the reader
- * has every CPU's fault on it. The engine takes uv->lock, whose holders wait for nobody.
+ * A ring that the reader fills and the engine empties, without a lock between them: the
+ * reader has every CPU's fault on it. The engine takes uv->lock, whose holders wait for
+ * nobody.
  *
  * What ciphers leave on a stack is worth the key. So it works on a stack in secret memory.
  * That cannot be the thread's own: libc keeps the thread's block there, and the kernel ends
@@ -107,7 +108,7 @@ static void *engine_main(void *arg)
 /* Asynchronous signals are the program's. On failure nothing is left of it. */
 int uvmem_engine_start(struct uvmem *uv)
 {
-	static const int own[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP};
+	static const int own[] = { SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP };
 	char *outer = hmm_alloc(OUTER);
 	sigset_t mask, before;
 	pthread_attr_t attr;

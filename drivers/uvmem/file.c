@@ -8,13 +8,13 @@
  *
  * Laws:
  *  - The keys of a file are made of the caller's key and the whole header, which has a random
- *    salt. So no header can be changed, no page of one file fits another, and a page's place is
+ *    salt. So no header can be changed, no page of one file fits another, and its place is
  *    nonce enough.
  *  - The end says that every page was there. What is behind it does not belong to it.
  *  - Only who remembers a generation can tell an old file from a new one.
  *
- * All of it happens on a side: plain bytes and keys are in secret memory, and what
- * read(2) and write(2) are given is sealed. The cipher is always XChaCha20-Poly1305, so that any
+ * All of it happens on a side: plain bytes and keys are in secret memory, and what read(2)
+ * and write(2) are given is sealed. The cipher is always XChaCha20-Poly1305, so that any
  * machine can read it.
  */
 #include <unistd.h>
@@ -99,8 +99,9 @@ static int make_keys(struct file *file, const void *key)
 
 static struct uvmem_stamp stamp_of(const struct file *file, uint64_t place)
 {
-	return (struct uvmem_stamp){
-		.place = place, .pages = file->header.pages, .number = place};
+	return (struct uvmem_stamp){ .place = place,
+				     .pages = file->header.pages,
+				     .number = place };
 }
 
 /* ---- export ---- */
@@ -127,7 +128,8 @@ static int export_page(struct file *file, uint64_t place)
 		crypto_generichash_update(&file->mac, &record->kind, RECORD_SHORT);
 		return put(file, record, RECORD_SHORT);
 	}
-	err = uvmem_access(file->side, uvmem_address(uv, place), record->page, UVMEM_PAGE, false);
+	err = uvmem_access(file->side, uvmem_address(uv, place), record->page, UVMEM_PAGE,
+			   false);
 	if (err)
 		return err;
 	uvmem_seal(&file->sealer, &stamp, record->page, record->page, record->tag);
@@ -137,7 +139,7 @@ static int export_page(struct file *file, uint64_t place)
 
 int uvmem_export(struct uvmem_side *side, int fd, const void *key, uint64_t generation)
 {
-	struct file file = {.side = side, .fd = fd};
+	struct file file = { .side = side, .fd = fd };
 	unsigned char end[crypto_generichash_BYTES];
 	uint64_t place;
 	int err;
@@ -183,7 +185,8 @@ static int import_page(struct file *file, uint64_t place)
 	/* What is shared here stays so: a secret is not written to it. */
 	if (err || is_shared(uv, place))
 		return err;
-	return uvmem_access(file->side, uvmem_address(uv, place), record->page, UVMEM_PAGE, true);
+	return uvmem_access(file->side, uvmem_address(uv, place), record->page, UVMEM_PAGE,
+			    true);
 }
 
 static int import_end(struct file *file)
@@ -215,7 +218,7 @@ static int import_pages(struct file *file, const void *key)
 int uvmem_import(struct uvmem_side *side, int fd, const void *key, uint64_t at_least,
 		 uint64_t *generation)
 {
-	struct file file = {.side = side, .fd = fd};
+	struct file file = { .side = side, .fd = fd };
 	int err;
 
 	if (!key)

@@ -2,8 +2,8 @@
 /*
  * hcall - the hypercalls: states of the whole, and pages in and out at the program's word.
  *
- * One at a time (uv->call). They run on a side like everything that takes uv->lock, so those
- * that have the program's threads inside uvmem_run() wait for a free one.
+ * One at a time (uv->call). They run on a side like everything that takes uv->lock, so
+ * those that have the program's threads inside uvmem_run() wait for a free one.
  */
 #include <sys/mman.h>
 #include <unistd.h>
@@ -18,8 +18,8 @@ struct span {
 	int64_t result;
 };
 
-int uvmem_check_range(const struct uvmem *uv, const void *start, size_t length, uint64_t *place,
-		      uint64_t *pages)
+int uvmem_check_range(const struct uvmem *uv, const void *start, size_t length,
+		      uint64_t *place, uint64_t *pages)
 {
 	uintptr_t addr = (uintptr_t)start;
 
@@ -96,7 +96,7 @@ static int run_is_fit(const struct hmm_run *run, void *arg)
 
 static int is_fit(struct uvmem *uv, uintptr_t start, uintptr_t stop)
 {
-	struct mapped mapped = {start};
+	struct mapped mapped = { start };
 	int err = hmm_snapshot_runs(uv->hmm, start, stop, 0, run_is_fit, &mapped);
 
 	return err ? err : mapped.at < stop ? -EFAULT : 0;
@@ -120,8 +120,8 @@ static int name_range(struct uvmem *uv, uintptr_t start, size_t length)
 	int err = is_fit(uv, start, start + length);
 
 	if (!err)
-		err = uvmem_secret_map(&uv->table, pages * sizeof(struct uvmem_entry), uv->mlocked,
-				       NULL, 0);
+		err = uvmem_secret_map(&uv->table, pages * sizeof(struct uvmem_entry),
+				       uv->mlocked, NULL, 0);
 	if (err)
 		return err;
 	uv->entry = (struct uvmem_entry *)uv->table.base;
@@ -169,14 +169,14 @@ static int bring_all(struct uvmem_side *side, void *arg)
 			return err;
 		first = first ? first : err;
 	}
-	span->result = (int64_t)(atomic_load(&uv->count.taken) + atomic_load(&uv->count.opened) -
-				 before);
+	span->result = (int64_t)(atomic_load(&uv->count.taken) +
+				 atomic_load(&uv->count.opened) - before);
 	return first;
 }
 
 int64_t uvmem_page_in(struct uvmem *uv, void *start, size_t length)
 {
-	struct span span = {0};
+	struct span span = { 0 };
 	int err = begin(uv, true, true);
 
 	if (err)
@@ -217,7 +217,7 @@ static int finish(struct uvmem_side *side, void *arg)
 
 int uvmem_init_done(struct uvmem *uv)
 {
-	struct span span = {0};
+	struct span span = { 0 };
 	int err = begin(uv, true, false);
 
 	if (err)
@@ -244,7 +244,8 @@ static int give_back(struct uvmem_side *side, void *arg)
 		if (err == -ENODEV)
 			return err;
 		bad = bad ? bad : err;
-		if (!(place % UVMEM_BLOCK) || out) /* soon, so that there is room for the next */
+		if (!(place % UVMEM_BLOCK) ||
+		    out) /* soon, so that there is room for the next */
 			hmm_migrate_to_host(uv->hmm, uvmem_address(uv, place), UVMEM_PAGE);
 	}
 	hmm_migrate_to_host(uv->hmm, uv->start, uv->pages * UVMEM_PAGE);
@@ -273,7 +274,8 @@ int uvmem_init_abort(struct uvmem *uv)
 
 struct change {
 	struct span span;
-	enum uvmem_page want, is; /* want: the state; is: it must not be (share), or must be (unshare) */
+	enum uvmem_page want,
+		is; /* want: the state; is: it must not be (share), or must be (unshare) */
 	bool must;
 	bool skip; /* pages that do not fit are left alone, not refused */
 };
@@ -283,7 +285,9 @@ static bool fits(const struct change *change, enum uvmem_page state)
 	return (state == change->is) == change->must;
 }
 
-/* First the bytes, then the entry: in between the page is LOST or refused, never another's. */
+/*
+ * First the bytes, then the entry: in between the page is LOST or refused, never another's.
+ */
 static int change_pages(struct uvmem_side *side, void *arg)
 {
 	struct change *change = arg;
@@ -313,7 +317,7 @@ static int change_pages(struct uvmem_side *side, void *arg)
 int uvmem_zero_all(struct uvmem_side *side)
 {
 	struct change what = {
-		.span = {.pages = side->uv->pages},
+		.span = { .pages = side->uv->pages },
 		.want = UVMEM_PAGE_PLAIN,
 		.is = UVMEM_PAGE_SHARED,
 		.skip = true,
@@ -336,22 +340,23 @@ static int change(struct uvmem *uv, void *start, size_t length, struct change wh
 
 int uvmem_share(struct uvmem *uv, void *start, size_t length)
 {
-	return change(uv, start, length,
-		      (struct change){.want = UVMEM_PAGE_SHARED, .is = UVMEM_PAGE_SHARED});
+	return change(
+		uv, start, length,
+		(struct change){ .want = UVMEM_PAGE_SHARED, .is = UVMEM_PAGE_SHARED });
 }
 
 int uvmem_unshare(struct uvmem *uv, void *start, size_t length)
 {
 	return change(uv, start, length,
-		      (struct change){.want = UVMEM_PAGE_PLAIN,
-				      .is = UVMEM_PAGE_SHARED,
-				      .must = true});
+		      (struct change){ .want = UVMEM_PAGE_PLAIN,
+				       .is = UVMEM_PAGE_SHARED,
+				       .must = true });
 }
 
 int uvmem_erase(struct uvmem *uv, void *start, size_t length)
 {
 	return change(uv, start, length,
-		      (struct change){.want = UVMEM_PAGE_PLAIN, .is = UVMEM_PAGE_SHARED});
+		      (struct change){ .want = UVMEM_PAGE_PLAIN, .is = UVMEM_PAGE_SHARED });
 }
 
 static int look_at(struct uvmem_side *side, void *arg)

@@ -5,15 +5,16 @@
  *	PLAIN --take in--> IN --seal, frame freed--> OUT --open--> IN
  *			    \--frame freed unsealed--> LOST
  *
- * A frame's page is known by the frame (owner[]), never by an address: mremap may have moved
- * it. A page is known by its place in the range, and a translation is installed only
+ * A frame's page is known by the frame (owner[]), never by an address: mremap may have
+ * moved it. A page is known by its place in the range, and a translation is installed only
  * where both agree; so two pages that changed places are found out.
  *
- * The library does not say whether a copy home is the page leaving or a forked child's copy of it. So
- * sealing does not decide: the entry says "sealed" until the secure side gets a
- * translation again, and when the frame is freed a page that is sealed is OUT, one that is not was
- * dropped (U3). A frame may wait for that for a while; until then "home" says that the page has
- * probably left, for those who only look. No older seal is ever good: there is one number in the entry, the last.
+ * The library does not say whether a copy home is the page leaving or a forked child's copy
+ * of it. So sealing does not decide: the entry says "sealed" until the secure side gets a
+ * translation again, and when the frame is freed a page that is sealed is OUT, one that is
+ * not was dropped (U3). A frame may wait for that for a while; until then "home" says that
+ * the page has probably left, for those who only look. No older seal is ever good: there is
+ * one number in the entry, the last.
  *
  * "pristine": nothing but this page-in has happened to it, so if it does not stay in (the
  * library found no way, or the program dropped it again) it is what it was before.
@@ -31,7 +32,8 @@ static int refuse(struct uvmem *uv, struct uvmem_entry *entry, int err)
 /* How a page can come in. uv->lock. */
 enum way { WAY_PLAIN, WAY_ZERO, WAY_IF_ZERO, WAY_SEALED, WAY_NONE };
 
-static enum way way_of(const struct uvmem *uv, const struct uvmem_entry *entry, bool has_bytes)
+static enum way way_of(const struct uvmem *uv, const struct uvmem_entry *entry,
+		       bool has_bytes)
 {
 	switch (entry->state) {
 	case UVMEM_PAGE_PLAIN:
@@ -65,7 +67,8 @@ static int fill(struct uvmem *uv, const struct hmm_devmem_copy *copy, enum way w
 		memcpy(frame, copy->host, UVMEM_PAGE);
 	if (way == WAY_IF_ZERO)
 		return sodium_is_zero((unsigned char *)frame, UVMEM_PAGE) ? 0 : -EBADMSG;
-	return way == WAY_SEALED ? uvmem_open_sealed(uv->sealer, &stamp, frame, entry->tag) : 0;
+	return way == WAY_SEALED ? uvmem_open_sealed(uv->sealer, &stamp, frame, entry->tag)
+				 : 0;
 }
 
 /* The engine: a page is to come in. Only the engine seals, so the entry's number stays. */
@@ -103,7 +106,8 @@ int uvmem_take_in(struct uvmem *uv, const struct hmm_devmem_copy *copy)
 		entry->home = false;
 		entry->refused = 0;
 		uv->owner[copy->frame] = place + 1;
-		atomic_fetch_add(way == WAY_SEALED ? &uv->count.opened : &uv->count.taken, 1);
+		atomic_fetch_add(way == WAY_SEALED ? &uv->count.opened : &uv->count.taken,
+				 1);
 	}
 	pthread_mutex_unlock(&uv->lock);
 	return err;
@@ -157,7 +161,7 @@ static void note_plain(struct uvmem *uv, uint64_t place, uint64_t frame)
 int uvmem_let_out(struct uvmem *uv, const struct hmm_devmem_copy *copy)
 {
 	unsigned char tag[UVMEM_TAG_BYTES];
-	struct uvmem_stamp stamp = {.pages = uv->pages};
+	struct uvmem_stamp stamp = { .pages = uv->pages };
 	uint64_t owner;
 
 	pthread_mutex_lock(&uv->lock);
@@ -205,10 +209,11 @@ int uvmem_install(struct uvmem *uv, uint64_t place, uint64_t answer, bool *found
 	struct uvmem_entry *entry = &uv->entry[place];
 	uint64_t frame = hmm_pfn_frame(answer);
 
-	if (!hmm_pfn_is_device(answer) || hmm_pfn_devmem(answer) != hmm_devmem_id(uv->devmem))
+	if (!hmm_pfn_is_device(answer) ||
+	    hmm_pfn_devmem(answer) != hmm_devmem_id(uv->devmem))
 		return 0;
-	if (frame >= uv->frames || uv->owner[frame] != place + 1 || entry->frame != frame + 1 ||
-	    entry->state != UVMEM_PAGE_IN)
+	if (frame >= uv->frames || uv->owner[frame] != place + 1 ||
+	    entry->frame != frame + 1 || entry->state != UVMEM_PAGE_IN)
 		return refuse(uv, entry, -EBADMSG); /* another page has been moved here */
 	entry->mapped = frame + 1;
 	/* The frame may change from now on. */
@@ -223,7 +228,8 @@ void uvmem_forget(struct uvmem *uv, uintptr_t start, uintptr_t end)
 	uintptr_t last = uvmem_address(uv, uv->pages), at;
 
 	pthread_mutex_lock(&uv->lock);
-	for (at = start > uv->start ? start : uv->start; at < end && at < last; at += UVMEM_PAGE)
+	for (at = start > uv->start ? start : uv->start; at < end && at < last;
+	     at += UVMEM_PAGE)
 		uv->entry[uvmem_place(uv, at)].mapped = 0;
 	pthread_mutex_unlock(&uv->lock);
 }
@@ -245,7 +251,7 @@ void uvmem_reset(struct uvmem *uv, uint64_t place, uint64_t pages, enum uvmem_pa
 {
 	pthread_mutex_lock(&uv->lock);
 	for (; pages--; place++)
-		uv->entry[place] = (struct uvmem_entry){.number = uv->entry[place].number,
-							.state = (uint8_t)state};
+		uv->entry[place] = (struct uvmem_entry){ .number = uv->entry[place].number,
+							 .state = (uint8_t)state };
 	pthread_mutex_unlock(&uv->lock);
 }

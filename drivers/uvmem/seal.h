@@ -34,7 +34,8 @@ struct uvmem_stamp {
 };
 
 /* `key` NULL: a random one. 0; -EOPNOTSUPP the cipher; -EIO libsodium does not start. */
-int uvmem_sealer_init(struct uvmem_sealer *sealer, enum uvmem_cipher cipher, const void *key);
+int uvmem_sealer_init(struct uvmem_sealer *sealer, enum uvmem_cipher cipher,
+		      const void *key);
 /* `sealed` may be `plain`. */
 void uvmem_seal(const struct uvmem_sealer *sealer, const struct uvmem_stamp *stamp,
 		const void *plain, void *sealed, unsigned char tag[UVMEM_TAG_BYTES]);

@@ -52,14 +52,16 @@ static int say(char *why, size_t size, int err, const char *text)
 
 static int no_memory(char *why, size_t size)
 {
-	return say(why, size, -ENOMEM,
-		   "secret memory counts for RLIMIT_MEMLOCK: raise it (ulimit -l), or ask for "
-		   "fewer frames");
+	return say(
+		why, size, -ENOMEM,
+		"secret memory counts for RLIMIT_MEMLOCK: raise it (ulimit -l), or ask for "
+		"fewer frames");
 }
 
 static int map_mlocked(struct uvmem_secret *secret, size_t size, char *why, size_t why_size)
 {
-	char *base = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	char *base = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
+			  -1, 0);
 
 	if (base == MAP_FAILED)
 		return say(why, why_size, -ENOMEM, "no memory");
@@ -68,20 +70,23 @@ static int map_mlocked(struct uvmem_secret *secret, size_t size, char *why, size
 		munmap(base, size);
 		return no_memory(why, why_size);
 	}
-	*secret = (struct uvmem_secret){base, size};
+	*secret = (struct uvmem_secret){ base, size };
 	return 0;
 }
 
 static int no_memfd_secret(char *why, size_t size)
 {
 	return say(why, size, -EOPNOTSUPP,
-		   errno == ENOSYS
-			   ? "no memfd_secret: it takes Linux 5.14 with CONFIG_SECRETMEM, not booted "
-			     "with secretmem.enable=0 (before 6.5: booted with secretmem.enable=1), "
-			     "and a seccomp filter that allows it; mlocked memory has to be asked "
-			     "for by name"
-			   : "memfd_secret is refused here; mlocked memory has to be asked for by "
-			     "name");
+		   errno == ENOSYS ? "no memfd_secret: it takes Linux 5.14 with "
+				     "CONFIG_SECRETMEM, not booted "
+				     "with secretmem.enable=0 (before 6.5: booted with "
+				     "secretmem.enable=1), "
+				     "and a seccomp filter that allows it; mlocked memory "
+				     "has to be asked "
+				     "for by name"
+				   : "memfd_secret is refused here; mlocked memory has to "
+				     "be asked for by "
+				     "name");
 }
 
 /* `making` is held. The descriptor is closed in any case. */
@@ -103,7 +108,7 @@ static int map_secret(struct uvmem_secret *secret, size_t size, char *why, size_
 		munmap(base, size);
 		return say(why, why_size, -EOPNOTSUPP, "MADV_DONTFORK is refused");
 	}
-	*secret = (struct uvmem_secret){base, size};
+	*secret = (struct uvmem_secret){ base, size };
 	return 0;
 }
 
@@ -139,7 +144,7 @@ int uvmem_secret_map(struct uvmem_secret *secret, size_t size, bool mlocked, cha
 	pthread_mutex_unlock(&making);
 	if (!err && fill(secret)) {
 		munmap(secret->base, secret->size);
-		*secret = (struct uvmem_secret){0};
+		*secret = (struct uvmem_secret){ 0 };
 		err = say(why, why_size, -ENOMEM, "no memory for so many frames");
 	}
 	return err;
@@ -153,7 +158,7 @@ void uvmem_secret_unmap(struct uvmem_secret *secret)
 	mprotect(secret->base, secret->size, PROT_READ | PROT_WRITE);
 	sodium_memzero(secret->base, secret->size);
 	munmap(secret->base, secret->size);
-	*secret = (struct uvmem_secret){0};
+	*secret = (struct uvmem_secret){ 0 };
 }
 
 #if defined(__x86_64__)
@@ -199,7 +204,8 @@ void uvmem_clear_registers(void)
 				 "pxor %%xmm8, %%xmm8\n\tpxor %%xmm9, %%xmm9\n\t"
 				 "pxor %%xmm10, %%xmm10\n\tpxor %%xmm11, %%xmm11\n\t"
 				 "pxor %%xmm12, %%xmm12\n\tpxor %%xmm13, %%xmm13\n\t"
-				 "pxor %%xmm14, %%xmm14\n\tpxor %%xmm15, %%xmm15" ::: "memory");
+				 "pxor %%xmm14, %%xmm14\n\tpxor %%xmm15, %%xmm15" ::
+					 : "memory");
 }
 #else
 /* Not done on this architecture (README). */

@@ -3,9 +3,10 @@
  * secret - memory that nobody but this process reaches, and only by its own instructions.
  *
  * memfd_secret(2): the pages are in no other page table, the kernel's included, so
- * /proc/PID/mem, ptrace, process_vm_readv, pinning for I/O, core dumps, swap and hibernation
- * do not have them. What the flag does not do is done here: no forked child inherits the mapping
- * (it is a shared one), and no descriptor of it is left that could be mapped again.
+ * /proc/PID/mem, ptrace, process_vm_readv, pinning for I/O, core dumps, swap and
+ * hibernation do not have them. What the flag does not do is done here: no forked child
+ * inherits the mapping (it is a shared one), and no descriptor of it is left that could be
+ * mapped again.
  */
 #ifndef UVMEM_SECRET_H
 #define UVMEM_SECRET_H
@@ -21,8 +22,9 @@ struct uvmem_secret {
 };
 
 /*
- * Zeroed, and all of it present, so that no touch can fail later. `mlocked`: ordinary memory
- * instead. 0; -EOPNOTSUPP no memfd_secret; -ENOMEM; and a sentence in `why` if not NULL.
+ * Zeroed, and all of it present, so that no touch can fail later. `mlocked`: ordinary
+ * memory instead. 0; -EOPNOTSUPP no memfd_secret; -ENOMEM; and a sentence in `why` if not
+ * NULL.
  */
 int uvmem_secret_map(struct uvmem_secret *secret, size_t size, bool mlocked, char *why,
 		     size_t why_size);
@@ -35,7 +37,10 @@ static inline bool uvmem_secret_has(const struct uvmem_secret *secret, const voi
 
 	return at < secret->size && length <= secret->size - at;
 }
-/* What this thread's registers hold is cleared, as far as a function's caller does not own it. */
+/*
+ * What this thread's registers hold is cleared, as far as a function's caller does not own
+ * it.
+ */
 void uvmem_clear_registers(void);
 
 #endif

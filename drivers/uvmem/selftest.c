@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later OR BSD-2-Clause */
 /*
- * selftest of uvmem - what `uhmm drivers --selftest uvmem` and `uhmm secure selftest` run: a
- * secret goes in, is counted on, and every way to look at it from outside is tried.
+ * selftest of uvmem - what `uhmm drivers --selftest uvmem` and `uhmm secure selftest` run:
+ * a secret goes in, is counted on, and every way to look at it from outside is tried.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -40,13 +40,14 @@ static int is_plain(const unsigned char *bytes, unsigned p)
 
 static int begin(struct test *t)
 {
-	const struct uvmem_options options = {.size = sizeof(options), .frames = PAGES};
+	const struct uvmem_options options = { .size = sizeof(options), .frames = PAGES };
 	int err = uvmem_open(&options, &t->uv);
 	unsigned i;
 
 	if (err)
 		return err;
-	t->memory = mmap(NULL, SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	t->memory = mmap(NULL, SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
+			 -1, 0);
 	if (t->memory == MAP_FAILED)
 		return -ENOMEM;
 	for (i = 0; i < SIZE; i++)
@@ -103,7 +104,8 @@ static int proc_mem(struct test *t)
 			off_t at = (off_t)(uintptr_t)t->memory + p * PAGE;
 			ssize_t n = pread(fd, page, PAGE, at);
 
-			if ((n != PAGE && (round || n >= 0)) || (n == PAGE && is_plain(page, p)))
+			if ((n != PAGE && (round || n >= 0)) ||
+			    (n == PAGE && is_plain(page, p)))
 				err = -EIO;
 		}
 		if (!err && uvmem_page_out(t->uv, t->memory, SIZE) < 0)
@@ -132,7 +134,9 @@ static int forked_child(struct test *t)
 	return uvmem_run(t->uv, check, t);
 }
 
-/* Changed; older; and another's. Each is refused, and then the right bytes are taken again. */
+/*
+ * Changed; older; and another's. Each is refused, and then the right bytes are taken again.
+ */
 static int forgeries(struct test *t)
 {
 	unsigned char old[PAGE], now[PAGE];
@@ -185,7 +189,7 @@ static int get(struct uvmem_side *side, void *arg)
 
 static int file(struct test *t)
 {
-	struct filing filing = {t, memfd_create("uhmm-uvmem-selftest", MFD_CLOEXEC)};
+	struct filing filing = { t, memfd_create("uhmm-uvmem-selftest", MFD_CLOEXEC) };
 	int err = filing.fd < 0 ? -errno : uvmem_run(t->uv, put, &filing);
 
 	if (!err)
@@ -207,16 +211,16 @@ static int selftest(char *why, size_t size)
 		const char *what;
 		int (*run)(struct test *t);
 	} steps[] = {
-		{"256 KiB become secure", begin},
-		{"the secure side reads them", secure_side},
-		{"a plain load sees sealed bytes", plain_load},
-		{"/proc/self/mem sees sealed bytes", proc_mem},
-		{"a forked child sees sealed bytes", forked_child},
-		{"changed, replayed and swapped pages are refused", forgeries},
-		{"to a file and back", file},
+		{ "256 KiB become secure", begin },
+		{ "the secure side reads them", secure_side },
+		{ "a plain load sees sealed bytes", plain_load },
+		{ "/proc/self/mem sees sealed bytes", proc_mem },
+		{ "a forked child sees sealed bytes", forked_child },
+		{ "changed, replayed and swapped pages are refused", forgeries },
+		{ "to a file and back", file },
 	};
-	struct test t = {.memory = MAP_FAILED};
-	struct uvmem_stats stats = {.size = sizeof(stats)};
+	struct test t = { .memory = MAP_FAILED };
+	struct uvmem_stats stats = { .size = sizeof(stats) };
 	size_t i;
 	int err = 0;
 
@@ -229,7 +233,8 @@ static int selftest(char *why, size_t size)
 	if (!err) {
 		uvmem_get_stats(t.uv, &stats);
 		snprintf(why, size, "%zu steps, %llu pages sealed, %llu refused, %s", i,
-			 (unsigned long long)stats.sealed, (unsigned long long)stats.refused,
+			 (unsigned long long)stats.sealed,
+			 (unsigned long long)stats.refused,
 			 stats.cipher == UVMEM_CIPHER_AES256GCM ? "AES-256-GCM"
 								: "XChaCha20-Poly1305");
 	}
@@ -241,9 +246,20 @@ static int selftest(char *why, size_t size)
 
 static int usable(char *why, size_t size)
 {
+	const struct uvmem_options small = { .size = sizeof(small),
+					     .frames = 16,
+					     .sides = 1 };
 	int err = uvmem_available(why, size);
+	struct uvmem *uv;
 
-	return err ? err : uhmm_driver_needs_mirror(why, size);
+	if (err)
+		return err;
+	err = uvmem_open(&small, &uv); /* the mirror, and device memory */
+	if (err)
+		snprintf(why, size, "%s", hmm_strerror(err));
+	else
+		uvmem_close(uv);
+	return err;
 }
 
 extern const struct uhmm_driver uhmm_driver_uvmem;

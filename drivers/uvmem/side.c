@@ -2,16 +2,17 @@
 /*
  * side - the secure side: a function of the program's on a stack in secret memory.
  *
- * In user space the secure side can be no other machine, as POWER's ultravisor is, nor another
- * address space, since its user is a thread of the program that wants its own pointers. It
- * is a scope: from uvmem_enter() on locals lie in secret memory, signals wait (a handler's
- * frame would put the registers on an ordinary stack), and vector registers, in which
- * memcpy leaves the last bytes that it moved, are cleared at the end. Accesses go by copy
- * (access.c), not by a pointer into a frame: a page must be able to leave when a CPU
- * touches it, and a pointer cannot be called back.
+ * In user space the secure side can be no other machine, as POWER's ultravisor is, nor
+ * another address space, since its user is a thread of the program that wants its own
+ * pointers. It is a scope: from uvmem_enter() on locals lie in secret memory, signals wait
+ * (a handler's frame would put the registers on an ordinary stack), and vector registers,
+ * in which memcpy leaves the last bytes that it moved, are cleared at the end. Accesses go
+ * by copy (access.c), not by a pointer into a frame: a page must be able to leave when a
+ * CPU touches it, and a pointer cannot be called back.
  *
  * Signals that a thread makes itself (SIGSEGV, SIGBUS) are not held off: the kernel would
- * kill the program. Their handler runs here, on secret memory, unless it has a stack of its own.
+ * kill the program. Their handler runs here, on secret memory, unless it has a stack of its
+ * own.
  */
 #include <sys/mman.h>
 #include <unistd.h>
@@ -23,7 +24,10 @@ static size_t pages_of(size_t bytes)
 	return (bytes + UVMEM_PAGE - 1) & -UVMEM_PAGE;
 }
 
-/* Each side: struct and contexts; guard; stack; bounce page; scratch. The engine's stack likewise. */
+/*
+ * Each side: struct and contexts; guard; stack; bounce page; scratch. The engine's stack
+ * likewise.
+ */
 void uvmem_layout(const struct uvmem *uv, struct uvmem_layout *layout)
 {
 	size_t at = 0;
@@ -34,8 +38,8 @@ void uvmem_layout(const struct uvmem *uv, struct uvmem_layout *layout)
 	at += UVMEM_PAGE;
 	layout->owner = at;
 	at += pages_of(uv->frames * sizeof(uint64_t));
-	layout->side_size = pages_of(sizeof(struct uvmem_side)) + UVMEM_GUARD + UVMEM_STACK +
-			    UVMEM_PAGE + pages_of(uv->scratch);
+	layout->side_size = pages_of(sizeof(struct uvmem_side)) + UVMEM_GUARD +
+			    UVMEM_STACK + UVMEM_PAGE + pages_of(uv->scratch);
 	layout->side = at;
 	at += uv->side_count * layout->side_size;
 	layout->engine = at;
@@ -134,7 +138,9 @@ static int run(struct uvmem_side *side)
 
 int uvmem_enter(struct uvmem *uv, int (*fn)(struct uvmem_side *side, void *arg), void *arg)
 {
-	static const int own[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGSYS, SIGABRT};
+	static const int own[] = {
+		SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGSYS, SIGABRT
+	};
 	struct uvmem_side *side;
 	sigset_t mask, before;
 	size_t i;

@@ -16,7 +16,7 @@
 
 int uvmem_available(char *why, size_t size)
 {
-	struct uvmem_secret secret = {0};
+	struct uvmem_secret secret = { 0 };
 	int err = uvmem_secret_map(&secret, UVMEM_PAGE, false, why, size);
 
 	uvmem_secret_unmap(&secret);
@@ -29,7 +29,7 @@ static int read_options(struct uvmem_options *mine, const struct uvmem_options *
 	const char *bytes = (const char *)options;
 	size_t i;
 
-	*mine = (struct uvmem_options){.size = sizeof(*mine)};
+	*mine = (struct uvmem_options){ .size = sizeof(*mine) };
 	if (options && options->size < sizeof(options->size))
 		return -EINVAL;
 	for (i = sizeof(*mine); options && i < options->size; i++)
@@ -71,7 +71,8 @@ static int make_secret(struct uvmem *uv, enum uvmem_cipher cipher)
 static void dispose(struct uvmem *uv)
 {
 	hmm_notifier_remove(uv->notifier);
-	hmm_devmem_destroy(uv->devmem); /* the engine lives: all that is in leaves, sealed */
+	hmm_devmem_destroy(
+		uv->devmem); /* the engine lives: all that is in leaves, sealed */
 	uvmem_engine_stop(uv);
 	if (uv->hmm)
 		hmm_put(uv->hmm);
@@ -133,7 +134,7 @@ enum uvmem_state uvmem_state(const struct uvmem *uv)
 
 void uvmem_get_stats(struct uvmem *uv, struct uvmem_stats *stats)
 {
-	struct hmm_devmem_stats devmem = {.size = sizeof(devmem)};
+	struct hmm_devmem_stats devmem = { .size = sizeof(devmem) };
 	struct uvmem_stats all = {
 		.size = stats->size,
 		.secret = !uv->mlocked,
@@ -158,10 +159,12 @@ const char *uvmem_strerror(int err)
 {
 	switch (err < 0 ? err : -err) {
 	case -EBADMSG:
-		return "a sealed page was changed, swapped, replayed or discarded while it was "
+		return "a sealed page was changed, swapped, replayed or discarded while it "
+		       "was "
 		       "outside: refused (uvmem_erase() makes zeros of it)";
 	case -EBADFD:
-		return "not in this state: secure memory goes init start, init done, run; an abort "
+		return "not in this state: secure memory goes init start, init done, run; "
+		       "an abort "
 		       "is for before init done";
 	case -ESTALE:
 		return "the file is true, but older than what is asked for: a roll-back";
@@ -171,8 +174,11 @@ const char *uvmem_strerror(int err)
 	case -EFAULT:
 		return "not of the secure range, or nothing is mapped there";
 	case -EPERM:
-		return "the page is shared (or, for unshare, is not); or the mapping may not be "
-		       "read and written";
+		return "the page is shared (or, for unshare, is not), or the mapping may "
+		       "not be "
+		       "read and written; or, at open, faults of the kernel are not "
+		       "delivered "
+		       "here (see `uhmm feature`)";
 	case -EDEADLK:
 		return "called on the secure side, which it would wait for";
 	default:

@@ -2,16 +2,16 @@
 /*
  * uvmem_private - the parts of secure memory and what each lock protects.
  *
- * Law of device memory (devmem.h): what serves a CPU's fault must not wait for one. Here the
- * library's reader and our engine serve them, and both take uv->lock. So who holds it
- * touches nothing but secret memory and struct uvmem, which never move, waits for nobody, and is
- * not interrupted by a signal handler of the program's: its own threads take it on a side only
- * (side.c), where signals wait and the stack is secret memory.
+ * Law of device memory (devmem.h): what serves a CPU's fault must not wait for one. Here
+ * the library's reader and our engine serve them, and both take uv->lock. So who holds it
+ * touches nothing but secret memory and struct uvmem, which never move, waits for nobody,
+ * and is not interrupted by a signal handler of the program's: its own threads take it on a
+ * side only (side.c), where signals wait and the stack is secret memory.
  *
  * Where secrets are, on their way too: frames; sides' and the engine's stacks; the pages'
  * tags and numbers (no secret, but whoever could change them could roll back); the key. All
- * in uv->secret. What comes from outside is copied into a frame before it is checked, so nobody changes
- * it between the check and the use.
+ * in uv->secret. What comes from outside is copied into a frame before it is checked, so
+ * nobody changes it between the check and the use.
  *
  * Lock order: call, sides.lock, lock. `call` is held by one hypercall at a time.
  */
@@ -44,10 +44,10 @@ struct uvmem_entry {
 	uint64_t frame;	 /* IN: frame + 1 */
 	uint64_t mapped; /* frame + 1 while the secure side may use it */
 	unsigned char tag[UVMEM_TAG_BYTES];
-	uint8_t state;	/* enum uvmem_page */
-	bool sealed;	/* IN: what was sealed last is what the frame holds */
-	bool pristine;	/* IN: what it was before it came in is as good */
-	bool home;	/* IN: it has been copied out, and not been found here since */
+	uint8_t state;	 /* enum uvmem_page */
+	bool sealed;	 /* IN: what was sealed last is what the frame holds */
+	bool pristine;	 /* IN: what it was before it came in is as good */
+	bool home;	 /* IN: it has been copied out, and not been found here since */
 	int16_t refused; /* why it did not come in; 0 */
 };
 
@@ -59,8 +59,8 @@ struct uvmem_side {
 	int (*fn)(struct uvmem_side *side, void *arg);
 	void *arg;
 	int result;
-	bool found;    /* program() installed a translation */
-	char *stack;   /* UVMEM_STACK, behind a guard page */
+	bool found;  /* program() installed a translation */
+	char *stack; /* UVMEM_STACK, behind a guard page */
 	char *scratch;
 	size_t used;
 	char *bounce; /* a page */
@@ -94,9 +94,9 @@ struct uvmem {
 	size_t scratch;
 	bool mlocked;
 	_Atomic int state;
-	atomic_bool dead;     /* the mirror is */
+	atomic_bool dead;      /* the mirror is */
 	atomic_bool plain_out; /* an abort: pages go home plain */
-	uint64_t hand;	      /* of evictions; atomic by `call` or not, it need not be exact */
+	uint64_t hand; /* of evictions; atomic by `call` or not, it need not be exact */
 
 	pthread_mutex_t call;
 	pthread_mutex_t lock; /* the update lock: protects entries, owner */
@@ -174,11 +174,12 @@ struct uvmem_layout {
 void uvmem_layout(const struct uvmem *uv, struct uvmem_layout *layout);
 
 /* access.c: on a side, within the range; `data` is secret memory */
-int uvmem_access(struct uvmem_side *side, uintptr_t addr, void *data, size_t length, bool write);
+int uvmem_access(struct uvmem_side *side, uintptr_t addr, void *data, size_t length,
+		 bool write);
 
 /* hcall.c */
-int uvmem_check_range(const struct uvmem *uv, const void *start, size_t length, uint64_t *place,
-		      uint64_t *pages);
+int uvmem_check_range(const struct uvmem *uv, const void *start, size_t length,
+		      uint64_t *place, uint64_t *pages);
 /* On a side: all secure pages are zeros. */
 int uvmem_zero_all(struct uvmem_side *side);
 

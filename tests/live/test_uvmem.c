@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later OR BSD-2-Clause */
 /*
- * test_uvmem - the contract of <uhmm/uvmem.h> on the running kernel: states and their errors
- * (here), forgeries (uvmem_forged.c), kinds of memory and what the program does to the range
- * (uvmem_changes.c), files (uvmem_files.c), and machines that have less (uvmem_less.c).
+ * test_uvmem - the contract of <uhmm/uvmem.h> on the running kernel: states and their
+ * errors (here), forgeries (uvmem_forged.c), kinds of memory and what the program does to
+ * the range (uvmem_changes.c), files (uvmem_files.c), and machines that have less
+ * (uvmem_less.c).
  */
 #include "uvmem_cases.h"
 
@@ -141,7 +142,7 @@ static enum verdict arguments(const void *arg)
 	EXPECT(-EINVAL, uvmem_page_in(v.uv, v.at, 0));
 	EXPECT(-EFAULT, uvmem_page_in(v.uv, v.at + (PAGES - 1) * PAGE, 2 * PAGE));
 	EXPECT(-EFAULT, uvmem_page_out(v.uv, v.at - PAGE, PAGE));
-	EXPECT(-EFAULT, uvmem_page_out(v.uv, v.at, (size_t)-(long)PAGE));
+	EXPECT(-EFAULT, uvmem_page_out(v.uv, v.at, (size_t) - (long)PAGE));
 	EXPECT(-EFAULT, uvmem_share(v.uv, v.at + PAGES * PAGE, PAGE));
 	EXPECT(-EFAULT, uvmem_page(v.uv, v.at - 1));
 	EXPECT(-EINVAL, uvmem_run(v.uv, NULL, NULL));
@@ -277,13 +278,16 @@ static enum verdict sides_count(const void *arg)
 {
 	volatile bool stop = false;
 	struct vault v;
-	struct counting c[3] = { { &v, 0, 0, &stop }, { &v, 1, 0, &stop }, { &v, 2, 0, &stop } };
+	struct counting c[3] = { { &v, 0, 0, &stop },
+				 { &v, 1, 0, &stop },
+				 { &v, 2, 0, &stop } };
 	pthread_t thread[3];
 
 	TRY(vault_begin(&v, NULL));
 	EXPECT(0, uvmem_erase(v.uv, v.at, PAGE));
 	for (unsigned i = 0; i < 3; i++)
-		CHECK(!pthread_create(&thread[i], NULL, i < 2 ? counter : toucher, &c[i]), "thread");
+		CHECK(!pthread_create(&thread[i], NULL, i < 2 ? counter : toucher, &c[i]),
+		      "thread");
 	for (unsigned i = 0; i < 3; i++) {
 		stop = i == 2;
 		pthread_join(thread[i], NULL);
@@ -299,9 +303,9 @@ static enum verdict sides_count(const void *arg)
 /* More pages than frames: those that are not in are out, sealed, and come back. */
 static enum verdict oversubscribed(const void *arg)
 {
-	const struct uvmem_options options = {
-		.size = sizeof(options), .frames = 16, .cipher = UVMEM_CIPHER_XCHACHA20POLY1305
-	};
+	const struct uvmem_options options = { .size = sizeof(options),
+					       .frames = 16,
+					       .cipher = UVMEM_CIPHER_XCHACHA20POLY1305 };
 	struct uvmem_stats stats = { .size = sizeof(stats) };
 	struct vault v;
 

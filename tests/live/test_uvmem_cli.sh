@@ -4,7 +4,7 @@
 # test_uvmem_cli.sh UHMM
 set -u
 
-uhmm=$1
+uhmm=$(realpath "$1") # we go elsewhere
 passed=0 failed=0
 dir=$(mktemp -d)
 trap 'rm -rf "$dir"' EXIT

@@ -3,8 +3,8 @@
  * test_uvmem_leaks - U1 and U4 from outside: a process keeps a secret, and every place that
  * another can look at is searched for it.
  *
- * What is searched for is known here by a formula and a number, and was never in any memory but
- * the secure side's. Each search has a control: a marker that the keeper leaves in
+ * What is searched for is known here by a formula and a number, and was never in any memory
+ * but the secure side's. Each search has a control: a marker that the keeper leaves in
  * ordinary memory, in the same way and of the same length, must be found.
  */
 #include <dirent.h>
@@ -18,10 +18,7 @@
 #include <sys/syscall.h>
 #include <sys/uio.h>
 
-#include "uvmem_live.h"
-
-#define CONTROL_SEED 0x5eed5eedu
-#define NEEDLE 16u /* bytes; of every 64 bytes of the range */
+#include "uvmem_search.h"
 
 #ifndef SYS_pidfd_open
 #define SYS_pidfd_open 434
@@ -39,53 +36,6 @@ struct shared {
 };
 static struct shared *shared;
 
-static void needle_of(unsigned seed, unsigned i, unsigned char *needle)
-{
-	for (unsigned k = 0; k < NEEDLE; k++)
-		needle[k] = vault_byte(seed, i + k);
-}
-
-static unsigned hash_of(uint64_t word)
-{
-	return (unsigned)(word * UINT64_C(0x9e3779b97f4a7c15) >> 44);
-}
-
-/* Is any aligned piece of page p of the range in here? By its first 8 bytes, then the rest. */
-static bool finds(unsigned seed, const unsigned char *hay, size_t size)
-{
-	/* Words of the first page at 64 byte steps are enough to find a page anywhere. */
-	static uint64_t words[PAGES * PAGE / 64];
-	/* By a hash of 20 bits, so that nearly all positions cost one look. */
-	static unsigned char maybe[1 << 20];
-	const unsigned n = PAGES * PAGE / 64;
-
-	memset(maybe, 0, sizeof(maybe));
-	for (unsigned w = 0; w < n; w++) {
-		unsigned char needle[NEEDLE];
-
-		needle_of(seed, w * 64, needle);
-		memcpy(&words[w], needle, 8);
-		maybe[hash_of(words[w])] = 1;
-	}
-	for (size_t at = 0; at + NEEDLE <= size; at++) {
-		uint64_t here;
-
-		memcpy(&here, hay + at, 8);
-		if (!here || !maybe[hash_of(here)])
-			continue;
-		for (unsigned w = 0; w < n; w++) {
-			unsigned char needle[NEEDLE];
-
-			if (here != words[w])
-				continue;
-			needle_of(seed, w * 64, needle);
-			if (!memcmp(hay + at, needle, NEEDLE))
-				return true;
-		}
-	}
-	return false;
-}
-
 /* ---- the keeper ---- */
 
 static int sleeps(struct uvmem_side *side, void *arg)
@@ -99,7 +49,9 @@ static int sleeps(struct uvmem_side *side, void *arg)
 		err = uvmem_load(side, page, vault->at + p * PAGE, PAGE);
 #if defined(__x86_64__)
 	/* As any copy may leave them, whatever this machine's memcpy does. */
-	__asm__ volatile("movdqu %0, %%xmm7\n\tmovdqu %0, %%xmm13" : : "m"(page[0]), "m"(page)
+	__asm__ volatile("movdqu %0, %%xmm7\n\tmovdqu %0, %%xmm13"
+			 :
+			 : "m"(page[0]), "m"(page)
 			 : "xmm7", "xmm13");
 #endif
 	return err;
@@ -144,7 +96,8 @@ static enum verdict keeper_start(pid_t *pid, bool out, bool crash)
 
 	if (uvmem_available(why, sizeof(why)))
 		return live_skip("%s", why);
-	shared = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	shared =
+		mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	CHECK(shared != MAP_FAILED, "mmap");
 	shared->out = out;
 	*pid = fork();
@@ -170,63 +123,7 @@ static enum verdict keeper_end(pid_t pid)
 	return PASS;
 }
 
-/* ---- searches ---- */
-
-struct found {
-	bool secret, control;
-	size_t bytes;
-};
-
-static void search(struct found *found, const unsigned char *hay, size_t size)
-{
-	found->bytes += size;
-	found->secret = found->secret || finds(shared->seed, hay, size);
-	found->control = found->control || finds(CONTROL_SEED, hay, size);
-}
-
-#define CHUNK ((size_t)1 << 20)
-
-/* All that /proc/PID/maps has, by what reads it. */
-static enum verdict search_maps(pid_t pid, struct found *found, bool by_vm)
-{
-	static unsigned char hay[CHUNK];
-	char path[64], line[400];
-	unsigned long start, end;
-	FILE *maps;
-	int mem;
-
-	snprintf(path, sizeof(path), "/proc/%d/mem", pid);
-	mem = open(path, O_RDONLY | O_CLOEXEC);
-	SYS(mem);
-	snprintf(path, sizeof(path), "/proc/%d/maps", pid);
-	maps = fopen(path, "r");
-	CHECK(maps, "%s", path);
-	while (fgets(line, sizeof(line), maps)) {
-		if (sscanf(line, "%lx-%lx", &start, &end) != 2 || start >> 47)
-			continue;
-		while (start < end) {
-			size_t n = end - start < CHUNK ? end - start : CHUNK;
-			struct iovec mine = { hay, n }, theirs = { (void *)start, n };
-			ssize_t got = by_vm ? process_vm_readv(pid, &mine, 1, &theirs, 1, 0)
-					    : pread(mem, hay, n, (off_t)start);
-
-			if (got > 0)
-				search(found, hay, (size_t)got);
-			/* What cannot be read is skipped by a page. */
-			start += got > 0 ? (size_t)got : PAGE;
-		}
-	}
-	fclose(maps);
-	close(mem);
-	return PASS;
-}
-
-static enum verdict nothing_found(const struct found *found)
-{
-	CHECK(found->control, "the control was not found in %zu bytes", found->bytes);
-	CHECK(!found->secret, "the secret was found");
-	return PASS;
-}
+/* ---- from outside ---- */
 
 static enum verdict proc_mem(const void *arg)
 {
@@ -234,8 +131,8 @@ static enum verdict proc_mem(const void *arg)
 	pid_t pid;
 
 	TRY(keeper_start(&pid, arg, false));
-	TRY(search_maps(pid, &found, false));
-	TRY(nothing_found(&found));
+	TRY(uvmem_search_maps(pid, shared->seed, &found, false));
+	TRY(uvmem_nothing_found(&found));
 	return keeper_end(pid);
 }
 
@@ -246,8 +143,8 @@ static enum verdict process_vm(const void *arg)
 	pid_t pid;
 
 	TRY(keeper_start(&pid, arg, false));
-	TRY(search_maps(pid, &found, true));
-	TRY(nothing_found(&found));
+	TRY(uvmem_search_maps(pid, shared->seed, &found, true));
+	TRY(uvmem_nothing_found(&found));
 	return keeper_end(pid);
 }
 
@@ -273,11 +170,11 @@ static enum verdict ptracer(const void *arg)
 			seen++;
 		memcpy(hay + i, &word, 8);
 	}
-	search(&found, hay, sizeof(hay));
-	TRY(search_maps(pid, &found, false));
+	uvmem_search(&found, shared->seed, hay, sizeof(hay));
+	TRY(uvmem_search_maps(pid, shared->seed, &found, false));
 	SYS(ptrace(PTRACE_DETACH, pid, 0, 0));
 	CHECK(!arg || seen == PAGES * PAGE / 8, "only %u words of sealed pages", seen);
-	TRY(nothing_found(&found));
+	TRY(uvmem_nothing_found(&found));
 	return keeper_end(pid);
 }
 
@@ -304,7 +201,8 @@ static enum verdict descriptors(const void *arg)
 			continue;
 		secret++;
 		fd = open(path, O_RDWR | O_CLOEXEC);
-		opened += fd >= 0 && mmap(NULL, PAGE, PROT_READ, MAP_SHARED, fd, 0) != MAP_FAILED;
+		opened += fd >= 0 &&
+			  mmap(NULL, PAGE, PROT_READ, MAP_SHARED, fd, 0) != MAP_FAILED;
 	}
 	closedir(dir);
 	CHECK(secret, "no mapping of secret memory is listed");
@@ -335,8 +233,8 @@ static enum verdict core_dump(const void *arg)
 	pid_t pid;
 	DIR *d;
 
-	if (read(fd, pattern, sizeof(pattern) - 1) <= 0 || pattern[0] == '|' || pattern[0] == '/' ||
-	    pattern[0] == '@')
+	if (read(fd, pattern, sizeof(pattern) - 1) <= 0 || pattern[0] == '|' ||
+	    pattern[0] == '/' || pattern[0] == '@')
 		return live_skip("core dumps go to \"%.100s\" here", pattern);
 	close(fd);
 	if (setrlimit(RLIMIT_CORE, &all))
@@ -359,11 +257,11 @@ static enum verdict core_dump(const void *arg)
 	SYS(fstat(fd, &st));
 	hay = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
 	CHECK(hay != MAP_FAILED, "mmap of the core");
-	search(&found, hay, (size_t)st.st_size);
+	uvmem_search(&found, shared->seed, hay, (size_t)st.st_size);
 	unlink(name);
 	SYS(chdir("/"));
 	rmdir(dir);
-	return nothing_found(&found);
+	return uvmem_nothing_found(&found);
 }
 
 /* ---- children ---- */
@@ -391,13 +289,13 @@ static enum verdict child_searches(void *arg)
 		memcpy(page, vault->at + p * PAGE, PAGE);
 		CHECK(!vault_is_plain(vault, page, p), "page %u is plain in the child", p);
 	}
-	TRY(search_maps(getpid(), &found, false));
+	TRY(uvmem_search_maps(getpid(), shared->seed, &found, false));
 	/* What /proc does not read a plain load would, if it were there. */
 	TRY(no_secret_mapping());
 	CHECK(uvmem_page(vault->uv, vault->at) == -ENODEV, "the child can ask");
 	CHECK(vault_check(vault) == -ENODEV, "the child can run");
 	uvmem_close(vault->uv);
-	/* Its own needles lie in finds()'s tables. */
+	/* Its own needles lie in uvmem_search.c's tables. */
 	CHECK(found.control, "the control was not found");
 	return PASS;
 }
@@ -408,13 +306,14 @@ static enum verdict child(const void *arg)
 	struct vault vault;
 
 	TRY(vault_begin(&vault, NULL));
-	shared = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	shared =
+		mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	leave_control();
 	EXPECT(0, vault_check(&vault));
 	if (raw) {
 		live_child_prepare();
-		TRY(live_child_of((pid_t)syscall(SYS_clone, SIGCHLD, 0, 0, 0, 0), child_searches,
-				  &vault, 20));
+		TRY(live_child_of((pid_t)syscall(SYS_clone, SIGCHLD, 0, 0, 0, 0),
+				  child_searches, &vault, 20));
 	} else {
 		TRY(live_child(child_searches, &vault, 20));
 	}
@@ -463,10 +362,14 @@ static enum verdict killed(const void *arg)
 	CHECK(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL, "%#x", status);
 	snprintf(path, sizeof(path), "/proc/%d/maps", pid);
 	CHECK(access(path, F_OK), "it is there still");
-	/* What the kernel gives out next has been cleared: as many pages as it had, ten times. */
+	/*
+	 * What the kernel gives out next has been cleared: as many pages as it had, ten
+	 * times.
+	 */
 	for (unsigned i = 0; i < 10; i++) {
 		size_t size = (size_t)64 << 20;
-		unsigned char *fresh = (unsigned char *)live_map(size, PROT_READ | PROT_WRITE);
+		unsigned char *fresh =
+			(unsigned char *)live_map(size, PROT_READ | PROT_WRITE);
 
 		madvise(fresh, size, MADV_POPULATE_WRITE);
 		for (size_t at = 0; at < size; at += 8)
@@ -483,19 +386,21 @@ static enum verdict closed(const void *arg)
 	struct vault vault;
 
 	TRY(vault_begin(&vault, NULL));
-	shared = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	shared =
+		mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	shared->seed = vault.seed;
 	leave_control();
 	uvmem_close(vault.uv);
 	for (unsigned p = 0; p < PAGES; p++)
-		CHECK(!vault_is_plain(&vault, vault.at + p * PAGE, p), "page %u is plain", p);
+		CHECK(!vault_is_plain(&vault, vault.at + p * PAGE, p), "page %u is plain",
+		      p);
 	/* By another, who has the needles in his own memory. */
 	pid_t pid = fork();
 	SYS(pid);
 	if (!pid) {
 		pid_t parent = getppid();
-		bool ok = search_maps(parent, &found, true) == PASS && found.control &&
-			  !found.secret;
+		bool ok = uvmem_search_maps(parent, shared->seed, &found, true) == PASS &&
+			  found.control && !found.secret;
 
 		_exit(ok ? 0 : 1);
 	}

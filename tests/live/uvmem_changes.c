@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later OR BSD-2-Clause */
 /*
- * uvmem_changes - which memory can be secure, and what the program can do to a range that is.
+ * uvmem_changes - which memory can be secure, and what the program can do to a range that
+ * is.
  *
  * The table of kinds x operations of the other drivers (test_table.c) compares what CPU and
  * device read at one address: they must agree. Here they must not. So uvmem has a table of
- * its own: of each kind, whether it can be secure, and of each operation, whether the bytes are
- * there afterwards, refused, or zeros.
+ * its own: of each kind, whether it can be secure, and of each operation, whether the bytes
+ * are there afterwards, refused, or zeros.
  */
 #include <fcntl.h>
 #include <sys/syscall.h>
@@ -37,7 +38,8 @@ static enum verdict try_kind(const char *name, char *at, size_t length, int want
 	CHECK(at, "%s: cannot be mapped", name);
 	EXPECT(0, uvmem_open(NULL, &uv));
 	got = uvmem_init_start(uv, at, length);
-	CHECK(got == want, "%s: %d (%s), expected %d", name, got, uvmem_strerror(got), want);
+	CHECK(got == want, "%s: %d (%s), expected %d", name, got, uvmem_strerror(got),
+	      want);
 	if (got) {
 		EXPECT(UVMEM_NORMAL, uvmem_state(uv));
 	} else {
@@ -56,17 +58,20 @@ enum verdict uvmem_kinds(const void *arg)
 
 	if (uvmem_available(why, sizeof(why)))
 		return live_skip("%s", why);
-	TRY(try_kind("anonymous", map(MAP_PRIVATE | MAP_ANONYMOUS, PROT_READ | PROT_WRITE, -1),
-		     4 * PAGE, 0));
+	TRY(try_kind("anonymous",
+		     map(MAP_PRIVATE | MAP_ANONYMOUS, PROT_READ | PROT_WRITE, -1), 4 * PAGE,
+		     0));
 	heap = sbrk(8 * PAGE);
-	TRY(try_kind("heap", (char *)(((uintptr_t)heap + PAGE - 1) & -(uintptr_t)PAGE), 4 * PAGE, 0));
+	TRY(try_kind("heap", (char *)(((uintptr_t)heap + PAGE - 1) & -(uintptr_t)PAGE),
+		     4 * PAGE, 0));
 	TRY(try_kind("shared anonymous",
 		     map(MAP_SHARED | MAP_ANONYMOUS, PROT_READ | PROT_WRITE, -1), 4 * PAGE,
 		     -EOPNOTSUPP));
-	TRY(try_kind("memfd", map(MAP_SHARED, PROT_READ | PROT_WRITE, file_of_pages()), 4 * PAGE,
-		     -EOPNOTSUPP));
-	TRY(try_kind("private file", map(MAP_PRIVATE, PROT_READ | PROT_WRITE, file_of_pages()),
+	TRY(try_kind("memfd", map(MAP_SHARED, PROT_READ | PROT_WRITE, file_of_pages()),
 		     4 * PAGE, -EOPNOTSUPP));
+	TRY(try_kind("private file",
+		     map(MAP_PRIVATE, PROT_READ | PROT_WRITE, file_of_pages()), 4 * PAGE,
+		     -EOPNOTSUPP));
 	TRY(try_kind("read-only", map(MAP_PRIVATE | MAP_ANONYMOUS, PROT_READ, -1), 4 * PAGE,
 		     -EPERM));
 	TRY(try_kind("PROT_NONE", map(MAP_PRIVATE | MAP_ANONYMOUS, PROT_NONE, -1), 4 * PAGE,
@@ -80,7 +85,8 @@ enum verdict uvmem_kinds(const void *arg)
 	SYS(mprotect(at + PAGE, PAGE, PROT_READ | PROT_WRITE));
 	SYS(madvise(at + 2 * PAGE, PAGE, MADV_DONTDUMP));
 	TRY(try_kind("several mappings", at, 4 * PAGE, 0));
-	TRY(try_kind("the stack", (char *)((uintptr_t)&at & -(uintptr_t)PAGE), PAGE, -EOPNOTSUPP));
+	TRY(try_kind("the stack", (char *)((uintptr_t)&at & -(uintptr_t)PAGE), PAGE,
+		     -EOPNOTSUPP));
 	return PASS;
 }
 
@@ -143,8 +149,8 @@ static int op_pageout(unsigned char *at)
 
 static int op_map_over(unsigned char *at)
 {
-	return mmap(at, PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1,
-		    0) != at;
+	return mmap(at, PAGE, PROT_READ | PROT_WRITE,
+		    MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) != at;
 }
 
 static int op_move_and_back(unsigned char *at)
@@ -243,11 +249,12 @@ enum verdict uvmem_operations(const void *arg)
 			TRY(vault_begin(&v, NULL));
 			if (out)
 				CHECK(uvmem_page_out(v.uv, v.at, PAGES * PAGE) >= 0, "out");
-			CHECK(!operations[op].run(v.at + 3 * PAGE), "%s: %s", operations[op].name,
-			      strerror(errno));
+			CHECK(!operations[op].run(v.at + 3 * PAGE), "%s: %s",
+			      operations[op].name, strerror(errno));
 			got = vault_check_page(&v, 3);
-			CHECK(may(op, out, got), "%s, page %s: %d (%s)", operations[op].name,
-			      out ? "out" : "in", got, uvmem_strerror(got));
+			CHECK(may(op, out, got), "%s, page %s: %d (%s)",
+			      operations[op].name, out ? "out" : "in", got,
+			      uvmem_strerror(got));
 			EXPECT(0, vault_check_page(&v, 2));
 			EXPECT(0, vault_check_page(&v, 4));
 			if (operations[op].after == REFUSED) {
@@ -261,7 +268,10 @@ enum verdict uvmem_operations(const void *arg)
 	return PASS;
 }
 
-/* A page that the program has locked cannot leave: init done says so, and an abort is possible. */
+/*
+ * A page that the program has locked cannot leave: init done says so, and an abort is
+ * possible.
+ */
 enum verdict uvmem_pinned(const void *arg)
 {
 	char *at = live_map(4 * PAGE, PROT_READ | PROT_WRITE), why[300];

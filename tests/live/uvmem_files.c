@@ -50,7 +50,8 @@ enum verdict uvmem_file(const void *arg)
 	bytes = mmap(NULL, size_of(fd), PROT_READ, MAP_SHARED, fd, 0);
 	for (size_t at = 0; at + PAGE <= size_of(fd); at++)
 		for (unsigned p = 0; p < PAGES && !(at % 64); p++)
-			CHECK(!vault_is_plain(&v, bytes + at, p), "page %u is plain in it", p);
+			CHECK(!vault_is_plain(&v, bytes + at, p), "page %u is plain in it",
+			      p);
 	EXPECT(0, vault_check(&v));
 	EXPECT(0, uvmem_erase(v.uv, v.at, PAGES * PAGE));
 	EXPECT(0, import_from(&v, fd, key, 42, &generation));
@@ -95,7 +96,10 @@ static enum verdict left_out(struct vault *v, int fd, size_t header, size_t size
 	return PASS;
 }
 
-/* Each region of the file, a byte changed; cut anywhere; mixed; another key; and no page shown. */
+/*
+ * Each region of the file, a byte changed; cut anywhere; mixed; another key; and no page
+ * shown.
+ */
 enum verdict uvmem_file_forged(const void *arg)
 {
 	static unsigned char other[UVMEM_KEY_BYTES] = "the key of these tesu";

@@ -106,8 +106,8 @@ enum verdict uvmem_replayed(const void *arg)
 	EXPECT(0, vault_check(&v));
 	/* While a page is in, other memory with sealed bytes at its place. */
 	EXPECT(0, vault_check_page(&v, 0));
-	CHECK(mmap(v.at, PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1,
-		   0) == v.at,
+	CHECK(mmap(v.at, PAGE, PROT_READ | PROT_WRITE,
+		   MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) == v.at,
 	      "mmap");
 	memcpy(v.at, now, PAGE);
 	EXPECT(-EBADMSG, vault_check_page(&v, 0));
@@ -117,7 +117,10 @@ enum verdict uvmem_replayed(const void *arg)
 	return PASS;
 }
 
-/* Pages that mremap moves while they are in: found out where they arrive; good again at home. */
+/*
+ * Pages that mremap moves while they are in: found out where they arrive; good again at
+ * home.
+ */
 enum verdict uvmem_remapped(const void *arg)
 {
 	unsigned char *away;
@@ -130,22 +133,27 @@ enum verdict uvmem_remapped(const void *arg)
 		if (round)
 			CHECK(uvmem_page_out(v.uv, v.at, PAGES * PAGE) >= 0, "out");
 		/* Pages 0 and 1 change places. */
-		CHECK(mremap(v.at, PAGE, PAGE, MREMAP_MAYMOVE | MREMAP_FIXED, away) == away, "1");
+		CHECK(mremap(v.at, PAGE, PAGE, MREMAP_MAYMOVE | MREMAP_FIXED, away) == away,
+		      "1");
 		EXPECT(-EBADMSG, vault_check_page(&v, 0));
-		CHECK(mremap(v.at + PAGE, PAGE, PAGE, MREMAP_MAYMOVE | MREMAP_FIXED, v.at) == v.at,
+		CHECK(mremap(v.at + PAGE, PAGE, PAGE, MREMAP_MAYMOVE | MREMAP_FIXED,
+			     v.at) == v.at,
 		      "2");
-		CHECK(mremap(away, PAGE, PAGE, MREMAP_MAYMOVE | MREMAP_FIXED, v.at + PAGE) ==
-			      v.at + PAGE,
+		CHECK(mremap(away, PAGE, PAGE, MREMAP_MAYMOVE | MREMAP_FIXED,
+			     v.at + PAGE) == v.at + PAGE,
 		      "3");
 		EXPECT(-EBADMSG, vault_check_page(&v, 0));
 		EXPECT(-EBADMSG, vault_check_page(&v, 1));
-		CHECK(!vault_is_plain(&v, v.at, 1) && !vault_is_plain(&v, v.at + PAGE, 0), "plain");
+		CHECK(!vault_is_plain(&v, v.at, 1) && !vault_is_plain(&v, v.at + PAGE, 0),
+		      "plain");
 		/* And back. */
-		CHECK(mremap(v.at, PAGE, PAGE, MREMAP_MAYMOVE | MREMAP_FIXED, away) == away, "4");
-		CHECK(mremap(v.at + PAGE, PAGE, PAGE, MREMAP_MAYMOVE | MREMAP_FIXED, v.at) == v.at,
+		CHECK(mremap(v.at, PAGE, PAGE, MREMAP_MAYMOVE | MREMAP_FIXED, away) == away,
+		      "4");
+		CHECK(mremap(v.at + PAGE, PAGE, PAGE, MREMAP_MAYMOVE | MREMAP_FIXED,
+			     v.at) == v.at,
 		      "5");
-		CHECK(mremap(away, PAGE, PAGE, MREMAP_MAYMOVE | MREMAP_FIXED, v.at + PAGE) ==
-			      v.at + PAGE,
+		CHECK(mremap(away, PAGE, PAGE, MREMAP_MAYMOVE | MREMAP_FIXED,
+			     v.at + PAGE) == v.at + PAGE,
 		      "6");
 		EXPECT(0, vault_check(&v));
 	}

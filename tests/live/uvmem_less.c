@@ -36,7 +36,8 @@ static enum verdict child_has_zeros(void *arg)
 	struct vault *v = arg;
 
 	for (unsigned p = 0; p < PAGES; p++)
-		CHECK(!vault_is_plain(v, v->at + p * PAGE, p), "page %u is plain in a child", p);
+		CHECK(!vault_is_plain(v, v->at + p * PAGE, p),
+		      "page %u is plain in a child", p);
 	EXPECT(-ENODEV, vault_check(v));
 	return PASS;
 }
@@ -51,7 +52,8 @@ enum verdict uvmem_without(const void *arg)
 
 	TRY(take_away());
 	EXPECT(-EOPNOTSUPP, uvmem_available(why, sizeof(why)));
-	CHECK(strstr(why, "memfd_secret") && strstr(why, "secretmem.enable"), "it says \"%s\"", why);
+	CHECK(strstr(why, "memfd_secret") && strstr(why, "secretmem.enable"),
+	      "it says \"%s\"", why);
 	EXPECT(-EOPNOTSUPP, uvmem_available(NULL, 0));
 	EXPECT(-EOPNOTSUPP, uvmem_open(NULL, &uv));
 	CHECK(!uv, "a handle");
@@ -80,7 +82,9 @@ enum verdict uvmem_limited(const void *arg)
 	if (uvmem_available(why, sizeof(why)))
 		return live_skip("%s", why);
 	SYS(setrlimit(RLIMIT_MEMLOCK, &limit));
-	/* CAP_IPC_LOCK knows no limit; device memory needs CAP_SYS_PTRACE: keep that one. */
+	/*
+	 * CAP_IPC_LOCK knows no limit; device memory needs CAP_SYS_PTRACE: keep that one.
+	 */
 	if (prctl(PR_CAPBSET_READ, 14 /* CAP_IPC_LOCK */, 0, 0, 0) == 1) {
 		struct {
 			uint32_t version;

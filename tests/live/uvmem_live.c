@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later OR BSD-2-Clause */
-/* uvmem_live - see there. What is plain is on the secure side's stack or in this formula. */
+/*
+ * uvmem_live - see there. What is plain is on the secure side's stack or in this formula.
+ */
 #include "uvmem_live.h"
 
 unsigned char vault_byte(unsigned seed, unsigned i)
@@ -34,9 +36,10 @@ static int check_page(struct uvmem_side *side, void *arg)
 	int err = uvmem_load(side, page, a->vault->at + a->page * PAGE, PAGE);
 
 	for (unsigned i = 0; i < PAGE && !err; i++) {
-		unsigned char want = a->page < a->vault->erased
-					     ? 0
-					     : vault_byte(a->vault->seed, a->page * PAGE + i);
+		unsigned char want =
+			a->page < a->vault->erased
+				? 0
+				: vault_byte(a->vault->seed, a->page * PAGE + i);
 
 		err = page[i] == want ? 0 : -EIO;
 	}

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later OR BSD-2-Clause */
 /*
- * uvmem_live - what the live tests of uvmem share: a secure range whose bytes only the secure
- * side and a formula know.
+ * uvmem_live - what the live tests of uvmem share: a secure range whose bytes only the
+ * secure side and a formula know.
  */
 #ifndef LIVE_UVMEM_LIVE_H
 #define LIVE_UVMEM_LIVE_H
@@ -29,8 +29,8 @@ struct vault {
 };
 
 /*
- * A range that was empty, secure, filled from inside by the formula: its plain bytes have never
- * been anywhere else. `options` may be NULL. Skips where there is no memfd_secret.
+ * A range that was empty, secure, filled from inside by the formula: its plain bytes have
+ * never been anywhere else. `options` may be NULL. Skips where there is no memfd_secret.
  */
 enum verdict vault_begin(struct vault *vault, const struct uvmem_options *options);
 void vault_end(struct vault *vault);

@@ -1,16 +1,18 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later OR BSD-2-Clause */
 /*
- * uvmem_stress - U2 and U3 by force: threads on the secure side, each with pages of its own and
- * a model of every byte; the CPU touches all of them all the time, there are fewer frames than
- * pages, and every so often a page is forged.
+ * uvmem_stress - U2 and U3 by force: threads on the secure side, each with pages of its own
+ * and a model of every byte; the CPU touches all of them all the time, there are fewer
+ * frames than pages, and every so often a page is forged.
  *
  *	stress_uvmem [--seconds N] [--ops N] [--seed N] [--wrong-model]
  *
- * What a load may say: the model's bytes; or -EBADMSG, if its page was forged or discarded by its owner
- * since the last erase. Never other bytes: not those of before, not those of a neighbour. A
- * forgery that meets a page just as it is sealed anew may miss; then the page is whole.
+ * What a load may say: the model's bytes; or -EBADMSG, if its page was forged or discarded
+ * by its owner since the last erase. Never other bytes: not those of before, not those of a
+ * neighbour. A forgery that meets a page just as it is sealed anew may miss; then the page
+ * is whole.
  *
- * --wrong-model: now and then a byte of the model is wrong. The run has to fail, and 0 is returned if so.
+ * --wrong-model: now and then a byte of the model is wrong. The run has to fail, and 0 is
+ * returned if so.
  */
 #include <errno.h>
 #include <getopt.h>
@@ -49,7 +51,7 @@ struct worker {
 	uint64_t random;
 	pthread_t thread;
 	unsigned char bytes[PAGE], old[PAGE]; /* of what it does outside */
-	void *other; /* a page's place, for mremap */
+	void *other;			      /* a page's place, for mremap */
 };
 
 static void violation(const char *fmt, ...)
@@ -134,7 +136,8 @@ static void check(struct worker *w, unsigned page)
 		model[page][p.offset] ^= 1;
 	if (memcmp(w->bytes, model[page] + p.offset, p.length))
 		violation("page %u: other bytes than the model%s", page,
-			  memcmp(w->bytes, w->old + p.offset, p.length) ? "" : ": older ones");
+			  memcmp(w->bytes, w->old + p.offset, p.length) ? ""
+									: ": older ones");
 }
 
 static void store(struct worker *w, unsigned page)
@@ -295,9 +298,9 @@ static const struct {
 	void (*run)(struct worker *w, unsigned page);
 	unsigned weight;
 } kinds[] = {
-	{ check, 30 },	{ store, 24 },	{ touch, 12 },	 { out, 6 },	       { in, 6 },
-	{ tamper, 3 },	{ replay, 3 },	{ swap, 3 },	 { discard, 2 },       { there_and_back, 2 },
-	{ sharing, 2 }, { child, 2 },
+	{ check, 30 },	{ store, 24 },	       { touch, 12 },  { out, 6 },
+	{ in, 6 },	{ tamper, 3 },	       { replay, 3 },  { swap, 3 },
+	{ discard, 2 }, { there_and_back, 2 }, { sharing, 2 }, { child, 2 },
 };
 
 static void *work(void *arg)
@@ -334,9 +337,9 @@ static void *toucher(void *arg)
 
 static int begin(void)
 {
-	const struct uvmem_options options = {
-		.size = sizeof(options), .frames = FRAMES, .sides = THREADS
-	};
+	const struct uvmem_options options = { .size = sizeof(options),
+					       .frames = FRAMES,
+					       .sides = THREADS };
 	char why[300];
 	int err = uvmem_available(why, sizeof(why));
 
@@ -344,10 +347,11 @@ static int begin(void)
 		printf("skipped: %s\n0 passed, 0 failed, 1 skipped\n", why);
 		exit(77);
 	}
-	range = mmap(NULL, PAGES * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1,
-		     0);
+	range = mmap(NULL, PAGES * PAGE, PROT_READ | PROT_WRITE,
+		     MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	for (unsigned i = 0; i < PAGES * PAGE; i++)
-		range[i] = model[i / PAGE][i % PAGE] = (unsigned char)(i * 7 + i / PAGE + 1);
+		range[i] = model[i / PAGE][i % PAGE] =
+			(unsigned char)(i * 7 + i / PAGE + 1);
 	err = uvmem_open(&options, &uv);
 	if (!err)
 		err = uvmem_init_start(uv, range, PAGES * PAGE);
@@ -364,15 +368,17 @@ static void run(uint64_t seconds, uint64_t most, uint64_t seed)
 		workers[i].id = i;
 		workers[i].random = (seed + i + 1) * UINT64_C(0x9e3779b97f4a7c15);
 		workers[i].other = mmap(NULL, PAGE, PROT_READ | PROT_WRITE,
-				       MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-		pthread_create(&workers[i].thread, NULL, i < THREADS ? work : toucher, &workers[i]);
+					MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+		pthread_create(&workers[i].thread, NULL, i < THREADS ? work : toucher,
+			       &workers[i]);
 	}
 	for (uint64_t ms = 0; ms < seconds * 1000 && atomic_load(&ops) < most; ms += 100) {
 		usleep(100000);
 		still = atomic_load(&ops) == seen ? still + 1 : 0;
 		seen = atomic_load(&ops);
 		if (still > HANG_S * 10) {
-			fprintf(stderr, "stress_uvmem: nothing has gone on for %u s\n", HANG_S);
+			fprintf(stderr, "stress_uvmem: nothing has gone on for %u s\n",
+				HANG_S);
 			abort();
 		}
 	}
@@ -386,8 +392,11 @@ static void run(uint64_t seconds, uint64_t most, uint64_t seed)
 int main(int argc, char **argv)
 {
 	static const struct option options[] = {
-		{ "seconds", 1, NULL, 's' }, { "ops", 1, NULL, 'o' }, { "seed", 1, NULL, 'r' },
-		{ "wrong-model", 0, NULL, 'w' }, { 0 },
+		{ "seconds", 1, NULL, 's' },
+		{ "ops", 1, NULL, 'o' },
+		{ "seed", 1, NULL, 'r' },
+		{ "wrong-model", 0, NULL, 'w' },
+		{ 0 },
 	};
 	uint64_t seconds = 20, most = UINT64_MAX, seed = (uint64_t)time(NULL);
 	struct uvmem_stats stats = { .size = sizeof(stats) };
@@ -411,12 +420,14 @@ int main(int argc, char **argv)
 	run(seconds, most, seed);
 	uvmem_get_stats(uv, &stats);
 	uvmem_close(uv);
-	printf("%llu operations, seed %llu: %llu sealed, %llu opened, %llu evicted; %llu forgeries "
+	printf("%llu operations, seed %llu: %llu sealed, %llu opened, %llu evicted; %llu "
+	       "forgeries "
 	       "refused, %llu missed their page; %llu children; %llu violations\n",
-	       (unsigned long long)ops, (unsigned long long)seed, (unsigned long long)stats.sealed,
-	       (unsigned long long)stats.opened, (unsigned long long)stats.evicted,
-	       (unsigned long long)refusals, (unsigned long long)missed,
-	       (unsigned long long)forks, (unsigned long long)violations);
+	       (unsigned long long)ops, (unsigned long long)seed,
+	       (unsigned long long)stats.sealed, (unsigned long long)stats.opened,
+	       (unsigned long long)stats.evicted, (unsigned long long)refusals,
+	       (unsigned long long)missed, (unsigned long long)forks,
+	       (unsigned long long)violations);
 	good = (violations != 0) == wrong_model && (refusals || wrong_model);
 	printf("%d passed, %d failed, 0 skipped\n", good, !good);
 	return good ? 0 : 1;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later OR BSD-2-Clause */
 /*
- * test_uvmem_seal - a page sealed and opened: only at its place, only the number that is asked
- * for, only unchanged; and what does not open leaves zeros.
+ * test_uvmem_seal - a page sealed and opened: only at its place, only the number that is
+ * asked for, only unchanged; and what does not open leaves zeros.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -141,18 +141,19 @@ static void another_key(void **state)
 	assert_memory_equal(sealed, plain, sizeof(plain));
 }
 
-static enum uvmem_cipher aes = UVMEM_CIPHER_AES256GCM, xchacha = UVMEM_CIPHER_XCHACHA20POLY1305;
+static enum uvmem_cipher aes = UVMEM_CIPHER_AES256GCM,
+			 xchacha = UVMEM_CIPHER_XCHACHA20POLY1305;
 
 #define BOTH(name)                                                                         \
 	{ #name " (AES)", name, NULL, NULL, &aes },                                        \
 	{                                                                                  \
-		#name " (XChaCha20)", name, NULL, NULL, &xchacha                           \
+#name " (XChaCha20)", name, NULL, NULL, &xchacha                           \
 	}
 
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		BOTH(there_and_back), BOTH(a_changed_bit),  BOTH(a_changed_tag),
+		BOTH(there_and_back), BOTH(a_changed_bit),   BOTH(a_changed_tag),
 		BOTH(another_place),  BOTH(an_older_number), BOTH(numbers_differ),
 		BOTH(half_a_page),    BOTH(another_key),
 	};
