@@ -211,6 +211,10 @@ static int run(struct job *job, uvmem_fn fn)
 	job->range = mmap(NULL, job->size, PROT_READ | PROT_WRITE,
 			  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	err = job->range == MAP_FAILED ? -errno : uvmem_open(&options, &uv);
+	if (err == -EPERM) { /* of device memory: the library's sentence has the cure */
+		fprintf(stderr, "%s: %s\n", job->secure->title, hmm_strerror(err));
+		return err;
+	}
 	if (!err)
 		err = uvmem_init_start(uv, job->range, job->size);
 	if (!err)

@@ -372,6 +372,7 @@ int main(int argc, char **argv)
 		{ "discarded", uvmem_discarded, NULL, 0 },
 		{ "kinds", uvmem_kinds, NULL, 0 },
 		{ "operations", uvmem_operations, NULL, 0 },
+		{ "another device", uvmem_other_device, NULL, 0 },
 		{ "pinned", uvmem_pinned, NULL, 0 },
 		{ "file-there-and-back", uvmem_file, NULL, 0 },
 		{ "file-forged", uvmem_file_forged, NULL, 0 },

@@ -18,6 +18,7 @@ enum verdict uvmem_discarded(const void *arg);
 /* uvmem_changes.c */
 enum verdict uvmem_kinds(const void *arg);
 enum verdict uvmem_operations(const void *arg);
+enum verdict uvmem_other_device(const void *arg);
 enum verdict uvmem_pinned(const void *arg);
 /* uvmem_files.c */
 enum verdict uvmem_file(const void *arg);

@@ -12,6 +12,8 @@
 #include <sys/syscall.h>
 #include <sys/uio.h>
 
+#include <uhmm/gpu.h>
+
 #include "uvmem_cases.h"
 
 /* ---- kinds ---- */
@@ -265,6 +267,41 @@ enum verdict uvmem_operations(const void *arg)
 			vault_end(&v);
 		}
 	}
+	return PASS;
+}
+
+/*
+ * A GPU is outside, too: it reads sealed bytes, may have them in its own memory, and may
+ * spoil them.
+ */
+enum verdict uvmem_other_device(const void *arg)
+{
+	const struct gpu_options options = { .size = sizeof(options), .vram_bytes = 1 << 20 };
+	static unsigned char page[PAGE];
+	struct gpu_queue *queue;
+	struct gpu *gpu;
+	struct vault v;
+
+	TRY(vault_begin(&v, NULL));
+	EXPECT(0, gpu_open(&options, &gpu));
+	EXPECT(0, gpu_queue_create(gpu, &queue));
+	for (unsigned p = 0; p < PAGES; p++) {
+		EXPECT(0, gpu_read(queue, page, v.at + p * PAGE, PAGE));
+		CHECK(!vault_is_plain(&v, page, p), "page %u is plain to a GPU", p);
+	}
+	EXPECT(0, vault_check(&v));
+	CHECK(gpu_migrate(gpu, v.at, PAGES * PAGE) > 0, "nothing went to the GPU's memory");
+	for (unsigned p = 0; p < PAGES; p++) {
+		EXPECT(0, gpu_read(queue, page, v.at + p * PAGE, PAGE));
+		CHECK(!vault_is_plain(&v, page, p), "page %u is plain in a GPU's memory", p);
+	}
+	EXPECT(0, vault_check(&v));
+	EXPECT(0, gpu_write(queue, v.at + 2 * PAGE, "a GPU was here", 14));
+	EXPECT(-EBADMSG, vault_check_page(&v, 2));
+	EXPECT(0, vault_check_page(&v, 1));
+	gpu_close(gpu);
+	EXPECT(0, vault_check_page(&v, 3));
+	vault_end(&v);
 	return PASS;
 }
 
