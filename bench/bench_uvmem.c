@@ -209,7 +209,7 @@ static void end(struct secured *s)
 {
 	uvmem_close(s->uv);
 	if (s->range)
-		munmap(s->range, 3 * SIZE);
+		munmap(s->range - BENCH_PAGE, 3 * SIZE + 2 * BENCH_PAGE);
 	free(s->aes);
 }
 
@@ -221,13 +221,14 @@ static int begin(struct secured *s, enum uvmem_cipher cipher)
 	struct uvmem_stats stats = { .size = sizeof(stats) };
 	int err = uvmem_open(&options, &s->uv);
 
-	s->range = bench_map(3 * SIZE);
-	if (!err && !s->range)
-		err = -ENOMEM;
-	if (err)
-		return err;
+	s->range = bench_map(3 * SIZE + 2 * BENCH_PAGE);
+	if (!s->range)
+		return err ? err : -ENOMEM;
+	s->range += BENCH_PAGE; /* not beside libc's (devmem.h) */
 	s->plain = s->range + SIZE;
 	s->sealed = s->plain + SIZE;
+	if (err)
+		return err;
 	memset(s->range, 1, 3 * SIZE);
 	randombytes_buf(s->key, sizeof(s->key));
 	uvmem_get_stats(s->uv, &stats);

@@ -208,9 +208,10 @@ static int run(struct job *job, uvmem_fn fn)
 		return err;
 	}
 	job->what = "secure memory";
-	job->range = mmap(NULL, job->size, PROT_READ | PROT_WRITE,
+	job->range = mmap(NULL, job->size + 2 * PAGE, PROT_READ | PROT_WRITE,
 			  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	err = job->range == MAP_FAILED ? -errno : uvmem_open(&options, &uv);
+	job->range += PAGE; /* not beside libc's (devmem.h) */
 	if (err == -EPERM) { /* of device memory: the library's sentence has the cure */
 		fprintf(stderr, "%s: %s\n", job->secure->title, hmm_strerror(err));
 		return err;

@@ -75,6 +75,43 @@ static const struct hmm_notifier_ops notifier_ops = {
 	.release = released,
 };
 
+/*
+ * All that have a range, so that no two have the same: each would refuse what the other
+ * seals.
+ */
+static pthread_mutex_t named_lock = PTHREAD_MUTEX_INITIALIZER;
+static struct uvmem *named;
+
+static int list(struct uvmem *uv)
+{
+	const struct uvmem *other;
+	int err = 0;
+
+	pthread_mutex_lock(&named_lock);
+	for (other = named; other && !err; other = other->next_named)
+		if (other->pid == uv->pid && other->start < uvmem_address(uv, uv->pages) &&
+		    uv->start < uvmem_address(other, other->pages))
+			err = -EEXIST;
+	if (!err) {
+		uv->next_named = named;
+		named = uv;
+	}
+	pthread_mutex_unlock(&named_lock);
+	return err;
+}
+
+void uvmem_unlist(struct uvmem *uv)
+{
+	struct uvmem **at = &named;
+
+	pthread_mutex_lock(&named_lock);
+	while (*at && *at != uv)
+		at = &(*at)->next_named;
+	if (*at)
+		*at = uv->next_named;
+	pthread_mutex_unlock(&named_lock);
+}
+
 struct mapped {
 	uintptr_t at; /* all is well up to here */
 };
@@ -104,11 +141,14 @@ static int is_fit(struct uvmem *uv, uintptr_t start, uintptr_t stop)
 
 static void name_nothing(struct uvmem *uv)
 {
+	uvmem_unlist(uv);
 	hmm_notifier_remove(uv->notifier);
 	uv->notifier = NULL;
 	pthread_mutex_lock(&uv->lock); /* no entry is in use, and no side runs */
 	uv->start = 0;
 	uv->pages = 0;
+	/* Frames that wait to be freed are nobody's: the next range has places of its own. */
+	memset(uv->owner, 0, uv->frames * sizeof(*uv->owner));
 	pthread_mutex_unlock(&uv->lock);
 	uv->entry = NULL;
 	uvmem_secret_unmap(&uv->table);
@@ -127,7 +167,10 @@ static int name_range(struct uvmem *uv, uintptr_t start, size_t length)
 	uv->entry = (struct uvmem_entry *)uv->table.base;
 	uv->start = start;
 	uv->pages = pages;
-	err = hmm_notifier_insert(uv->hmm, start, length, &notifier_ops, uv, &uv->notifier);
+	err = list(uv);
+	if (!err)
+		err = hmm_notifier_insert(uv->hmm, start, length, &notifier_ops, uv,
+					  &uv->notifier);
 	if (err)
 		name_nothing(uv);
 	return err;

@@ -136,6 +136,12 @@ int uvmem_secret_map(struct uvmem_secret *secret, size_t size, bool mlocked, cha
 {
 	int err;
 
+	/* Nothing else limits who has CAP_IPC_LOCK, and this memory cannot be swapped out. */
+	if (size > (size_t)sysconf(_SC_PHYS_PAGES) / 2 * UVMEM_GUARD)
+		return say(why, why_size, -ENOMEM,
+			   "that is more than half of this machine's memory, and secret "
+			   "memory "
+			   "is never swapped out");
 	pthread_once(&once, register_atfork);
 	size = (size + UVMEM_GUARD - 1) & -(size_t)UVMEM_GUARD;
 	pthread_mutex_lock(&making);

@@ -70,6 +70,7 @@ static int make_secret(struct uvmem *uv, enum uvmem_cipher cipher)
 
 static void dispose(struct uvmem *uv)
 {
+	uvmem_unlist(uv);
 	hmm_notifier_remove(uv->notifier);
 	hmm_devmem_destroy(
 		uv->devmem); /* the engine lives: all that is in leaves, sealed */
@@ -179,6 +180,8 @@ const char *uvmem_strerror(int err)
 		       "read and written; or, at open, faults of the kernel are not "
 		       "delivered "
 		       "here (see `uhmm feature`)";
+	case -EEXIST:
+		return "a part of the range is secure already, by another handle";
 	case -EDEADLK:
 		return "called on the secure side, which it would wait for";
 	default:

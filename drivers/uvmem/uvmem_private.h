@@ -87,6 +87,7 @@ struct uvmem_engine {
 struct uvmem {
 	struct hmm *hmm;
 	struct hmm_notifier *notifier; /* of the range; NULL in UVMEM_NORMAL */
+	struct uvmem *next_named;      /* hcall.c: others that have a range */
 	struct hmm_devmem *devmem;
 	pid_t pid;
 	uint64_t frames;
@@ -180,6 +181,8 @@ int uvmem_access(struct uvmem_side *side, uintptr_t addr, void *data, size_t len
 /* hcall.c */
 int uvmem_check_range(const struct uvmem *uv, const void *start, size_t length,
 		      uint64_t *place, uint64_t *pages);
+/* Out of the list of those that have a range. */
+void uvmem_unlist(struct uvmem *uv);
 /* On a side: all secure pages are zeros. */
 int uvmem_zero_all(struct uvmem_side *side);
 

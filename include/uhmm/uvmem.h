@@ -123,11 +123,13 @@ UHMM_API enum uvmem_state uvmem_state(const struct uvmem *uv);
  * @start: page aligned; @length: bytes, a multiple of 4096; private anonymous memory that
  *	is mapped as a whole, readable and writable
  *
+ * A page beside a thread's control block never leaves the program (devmem.h), and mmap() may
+ * put memory just there: leave a page on either side, or uvmem_init_done() is -EBUSY.
  * Its bytes stay plain until they are paged in. The range stays where it is: pages that
  * mremap() takes elsewhere are refused there and here (U2) until they are back.
  * Return: 0; -EBADFD not UVMEM_NORMAL; -EINVAL; -EFAULT nothing is mapped in a part of it;
  * -EPERM a part may not be read and written; -EOPNOTSUPP a file, shared memory, huge pages
- * of hugetlb, the stack; -ENOMEM; -ENODEV.
+ * of hugetlb, the stack; -EEXIST a part is secure by another handle; -ENOMEM; -ENODEV.
  * Kernel counterpart: H_SVM_INIT_START.
  */
 UHMM_API int uvmem_init_start(struct uvmem *uv, void *start, size_t length);

@@ -16,7 +16,7 @@ static int nothing(struct uvmem_side *side, void *arg)
 
 static enum verdict states(const void *arg)
 {
-	char *at = live_map(8 * PAGE, PROT_READ | PROT_WRITE), why[300];
+	char *at = (char *)vault_map(8 * PAGE), why[300];
 	struct uvmem *uv;
 
 	if (uvmem_available(why, sizeof(why)))
@@ -61,7 +61,7 @@ static enum verdict states(const void *arg)
 static enum verdict abort_returns(const void *arg)
 {
 	const struct uvmem_options options = { .size = sizeof(options), .frames = 16 };
-	char *at = live_map(64 * PAGE, PROT_READ | PROT_WRITE);
+	char *at = (char *)vault_map(64 * PAGE);
 	struct uvmem *uv;
 
 	EXPECT(0, uvmem_open(&options, &uv));
@@ -92,7 +92,7 @@ static enum verdict abort_returns(const void *arg)
 /* One that was changed while it was out does not come back as if it had not been. */
 static enum verdict abort_of_a_forgery(const void *arg)
 {
-	char *at = live_map(4 * PAGE, PROT_READ | PROT_WRITE);
+	char *at = (char *)vault_map(4 * PAGE);
 	struct uvmem *uv;
 
 	memset(at, 'x', 4 * PAGE);
@@ -136,7 +136,15 @@ static enum verdict arguments(const void *arg)
 	EXPECT(-EINVAL, uvmem_init_start(uv, v.at, PAGE + 1));
 	EXPECT(-EINVAL, uvmem_init_start(uv, v.at, 0));
 	EXPECT(-EINVAL, uvmem_init_start(uv, (void *)-(uintptr_t)PAGE, 2 * PAGE));
+	EXPECT(-EEXIST, uvmem_init_start(uv, v.at, PAGE));
+	EXPECT(-EEXIST, uvmem_init_start(uv, v.at + (PAGES - 1) * PAGE, PAGE));
+	EXPECT(UVMEM_NORMAL, uvmem_state(uv));
+	EXPECT(-ENOMEM,
+	       uvmem_init_start(uv, live_map((size_t)1 << 40, PROT_READ | PROT_WRITE),
+				(size_t)1 << 40));
 	uvmem_close(uv);
+	bad = (struct uvmem_options){ .size = sizeof(bad), .frames = 1 << 28 };
+	EXPECT(-ENOMEM, uvmem_open(&bad, &uv));
 
 	EXPECT(-EINVAL, uvmem_page_in(v.uv, v.at + 1, PAGE));
 	EXPECT(-EINVAL, uvmem_page_in(v.uv, v.at, 0));

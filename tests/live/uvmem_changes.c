@@ -20,7 +20,8 @@
 
 static void *map(int flags, int prot, int fd)
 {
-	void *at = mmap(NULL, 4 * PAGE, prot, flags, fd, 0);
+	/* Into the middle of what vault_map() gives. */
+	void *at = mmap(vault_map(4 * PAGE), 4 * PAGE, prot, flags | MAP_FIXED, fd, 0);
 
 	return at == MAP_FAILED ? NULL : at;
 }
@@ -276,7 +277,8 @@ enum verdict uvmem_operations(const void *arg)
  */
 enum verdict uvmem_other_device(const void *arg)
 {
-	const struct gpu_options options = { .size = sizeof(options), .vram_bytes = 1 << 20 };
+	const struct gpu_options options = { .size = sizeof(options),
+					     .vram_bytes = 1 << 20 };
 	static unsigned char page[PAGE];
 	struct gpu_queue *queue;
 	struct gpu *gpu;
@@ -293,7 +295,8 @@ enum verdict uvmem_other_device(const void *arg)
 	CHECK(gpu_migrate(gpu, v.at, PAGES * PAGE) > 0, "nothing went to the GPU's memory");
 	for (unsigned p = 0; p < PAGES; p++) {
 		EXPECT(0, gpu_read(queue, page, v.at + p * PAGE, PAGE));
-		CHECK(!vault_is_plain(&v, page, p), "page %u is plain in a GPU's memory", p);
+		CHECK(!vault_is_plain(&v, page, p), "page %u is plain in a GPU's memory",
+		      p);
 	}
 	EXPECT(0, vault_check(&v));
 	EXPECT(0, gpu_write(queue, v.at + 2 * PAGE, "a GPU was here", 14));
@@ -311,7 +314,7 @@ enum verdict uvmem_other_device(const void *arg)
  */
 enum verdict uvmem_pinned(const void *arg)
 {
-	char *at = live_map(4 * PAGE, PROT_READ | PROT_WRITE), why[300];
+	char *at = (char *)vault_map(4 * PAGE), why[300];
 	struct uvmem *uv;
 
 	if (uvmem_available(why, sizeof(why)))

@@ -14,6 +14,16 @@ unsigned char vault_byte(unsigned seed, unsigned i)
 	return (unsigned char)(x >> i % 8 * 8);
 }
 
+unsigned char *vault_map(size_t length)
+{
+	return (unsigned char *)live_map(length + 2 * PAGE, PROT_READ | PROT_WRITE) + PAGE;
+}
+
+void vault_unmap(void *at, size_t length)
+{
+	munmap((char *)at - PAGE, length + 2 * PAGE);
+}
+
 struct page_arg {
 	struct vault *vault;
 	unsigned page;
@@ -115,7 +125,7 @@ enum verdict vault_begin(struct vault *vault, const struct uvmem_options *option
 	memset(vault, 0, sizeof(*vault));
 	vault->seed = (unsigned)getpid() * 2654435761u;
 	EXPECT(0, uvmem_open(options, &vault->uv));
-	vault->at = (unsigned char *)live_map(PAGES * PAGE, PROT_READ | PROT_WRITE);
+	vault->at = vault_map(PAGES * PAGE);
 	EXPECT(0, uvmem_init_start(vault->uv, vault->at, PAGES * PAGE));
 	EXPECT(0, uvmem_init_done(vault->uv));
 	for (unsigned p = 0; p < PAGES; p++)
@@ -126,5 +136,5 @@ enum verdict vault_begin(struct vault *vault, const struct uvmem_options *option
 void vault_end(struct vault *vault)
 {
 	uvmem_close(vault->uv);
-	munmap(vault->at, PAGES * PAGE);
+	vault_unmap(vault->at, PAGES * PAGE);
 }

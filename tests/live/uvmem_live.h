@@ -34,6 +34,9 @@ struct vault {
  */
 enum verdict vault_begin(struct vault *vault, const struct uvmem_options *options);
 void vault_end(struct vault *vault);
+/* Memory that nothing of libc's is beside (devmem.h). */
+unsigned char *vault_map(size_t length);
+void vault_unmap(void *at, size_t length);
 /* Byte i of the range by the formula. */
 unsigned char vault_byte(unsigned seed, unsigned i);
 /* From inside: all is as it was. 0; -EIO other bytes; or what a load said. */
