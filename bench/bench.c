@@ -49,6 +49,7 @@ static const struct family {
 	{ "odp", bench_odp, "memory of another process, over libfabric" },
 	{ "fsdax", bench_fsdax, "a look at a file on a DAX filesystem" },
 	{ "regcache", bench_regcache, "a registration that is found, or is not" },
+	{ "uvmem", bench_uvmem, "2 MiB out of secure memory, sealed, and back" },
 	{ "oversubscribe_4x", bench_oversubscribe,
 	  "a GPU kernel over four times its video memory" },
 };

@@ -20,6 +20,7 @@
  *	bench_fabric.c	 the plain way to read a peer's memory: RDMA of libfabric
  *	bench_regcache.c regcache_hit, regcache_hit_fenced, regcache_miss
  *	bench_ucx.c	 ucx_rcache_hit
+ *	bench_uvmem.c	 uvmem_page_out, uvmem_page_in, uvmem_load
  *	bench_cpu_fault.c cpu_fault_random, cpu_fault_seq, ping_pong, exclusive
  *
  * Law: a figure alone says little on a machine that is not this one. So each row is a pair
@@ -107,6 +108,7 @@ void bench_oversubscribe(struct bench *bench);
 void bench_ping_pong(struct bench *bench);
 void bench_exclusive(struct bench *bench);
 void bench_ucx(struct bench *bench);
+void bench_uvmem(struct bench *bench);
 
 /* ---- bench_dev.c ---- */
 

@@ -24,6 +24,7 @@ int cmd_litmus(int argc, char **argv);
 int cmd_bench(int argc, char **argv);
 int cmd_drivers(int argc, char **argv);
 int cmd_odp(int argc, char **argv);
+int cmd_secure(int argc, char **argv);
 
 /* "uhmm 0.1.0"; made by Meson. */
 extern const char tool_version[];

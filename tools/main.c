@@ -27,6 +27,7 @@ static const struct object {
 	{ "bench", "uhmm bench", cmd_bench, "what it costs, against the plain way" },
 	{ "drivers", "uhmm drivers", cmd_drivers, "the drivers, and their self-tests" },
 	{ "odp", "uhmm odp", cmd_odp, "the memory of another process, over the network" },
+	{ "secure", "uhmm secure", cmd_secure, "a secret to a sealed file and back" },
 };
 
 #define OBJECTS (sizeof(objects) / sizeof(objects[0]))

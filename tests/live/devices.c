@@ -5,6 +5,10 @@
  * The gpu runs in verify mode: an access that a job submitted after a change makes
  * through a translation from before it is counted, and no case may have one. A
  * ramdev has no such count; its page table is looked at instead.
+ *
+ * uvmem is not here. The law of this table is that CPU and device find the same bytes at an
+ * address, and its law is that they do not: what the CPU writes is a forgery, what it reads is
+ * sealed. It takes one kind of memory. uvmem_changes.c has its kinds and operations.
  */
 #include <errno.h>
 #include <stdlib.h>
