@@ -137,7 +137,13 @@ static void back_off(unsigned replays)
 
 static void check_cancelled(struct gpu_sm *sm)
 {
-	if (atomic_load_explicit(&sm->job->cancelled, memory_order_relaxed))
+	unsigned flags = atomic_load_explicit(&sm->job->attention, memory_order_relaxed);
+
+	if (__builtin_expect(flags & GPU_JOB_QUIET, 0)) {
+		gpu_sched_rest(sm);
+		flags = atomic_load_explicit(&sm->job->attention, memory_order_relaxed);
+	}
+	if (flags & GPU_JOB_CANCELLED)
 		siglongjmp(sm->cancel, 1);
 }
 
@@ -172,7 +178,14 @@ static void __attribute__((noinline)) resolve(struct gpu_sm *sm, const struct pa
 		if (replays == REPLAYS_MAX)
 			cancel(sm, part, err == -EAGAIN ? -EBUSY : err, HMM_REASON_NONE);
 		back_off(replays);
-		gpu_fault_raise(sm->gpu, &fault);
+		fault.locked = 0;
+		fault.err = gpu_policy_fault(sm, &fault);
+		if (!fault.err)
+			gpu_fault_raise(sm->gpu, &fault);
+		else if (fault.err > 0)
+			fault.err = 0;
+		else
+			cancel(sm, part, fault.err, HMM_REASON_NONE);
 		if (!fault.err)
 			err = try_part(sm, part);
 		if (fault.locked)
