@@ -81,7 +81,7 @@ int svm_fault(void *arg, struct gpu *gpu, uintptr_t addr, enum gpu_access access
 
 /*
  * The GPU's handler. Another GPU's memory is mapped only where pages are meant to be used in
- * place: elsewhere a page that lies there faults, and comes.
+ * place, or nobody may fault for them: elsewhere a page that lies there faults, and comes.
  */
 unsigned svm_may(void *arg, struct gpu *gpu, uintptr_t addr, uintptr_t *end)
 {
@@ -97,6 +97,7 @@ unsigned svm_may(void *arg, struct gpu *gpu, uintptr_t addr, uintptr_t *end)
 	if (attrs.flags & SVM_FLAG_READ_MOSTLY)
 		may |= GPU_MAY_DEMAND;
 	if (attrs.in_place >> index & 1 || attrs.flags & SVM_FLAG_READ_MOSTLY ||
+	    svm_must_map(svm, &attrs) ||
 	    (attrs.preferred < svm->options.gpus && attrs.preferred != index))
 		may |= GPU_MAY_PEER;
 	return may;
