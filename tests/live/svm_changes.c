@@ -221,6 +221,7 @@ struct storm {
 
 static void *changer(void *arg)
 {
+	const int how = MREMAP_MAYMOVE | MREMAP_FIXED | MREMAP_DONTUNMAP;
 	struct storm *storm = arg;
 	uint64_t n = 1;
 
@@ -231,8 +232,9 @@ static void *changer(void *arg)
 		n *= UINT64_C(6364136223846793005);
 		n += 1442695040888963407;
 		switch (n >> 40 & 7) {
-		case 0:
-			munmap(at, length);
+		case 0: /* no holes: others map there meanwhile */
+			mmap(at, length, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1,
+			     0);
 			mmap(at, length, RW, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
 			break;
 		case 1:
@@ -243,8 +245,8 @@ static void *changer(void *arg)
 			mprotect(at, length, RW);
 			break;
 		case 3:
-			mremap(at, length, length, MREMAP_MAYMOVE | MREMAP_FIXED, storm->other);
-			mremap(storm->other, length, length, MREMAP_MAYMOVE | MREMAP_FIXED, at);
+			mremap(at, PAGE, PAGE, how, storm->other);
+			mremap(storm->other, PAGE, PAGE, how, at);
 			break;
 		case 4:
 			svm_advise(storm->two->svm, at, length, SVM_ADVISE_PREFERRED,
