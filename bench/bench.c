@@ -51,6 +51,8 @@ static const struct family {
 	{ "regcache", bench_regcache, "a registration that is found, or is not" },
 	{ "oversubscribe_4x", bench_oversubscribe,
 	  "a GPU kernel over four times its video memory" },
+	{ "svm", bench_svm,
+	  "attributes on a GPU: faults, prefetch, too little memory" },
 };
 
 #define FAMILIES (sizeof(families) / sizeof(families[0]))
