@@ -22,6 +22,8 @@
 #include "pagerank.h"
 
 #define BESIDES 2
+/* The CPU reads the same nodes at the same time: what it waits for, it waits for often. */
+#define TIMESLICE_US 100
 #define MIGRATE_AFTER 64 /* TLB misses of a block: about four launches */
 
 struct run {
@@ -85,6 +87,7 @@ static int open_svm(struct run *run)
 		.gpus = run->options->gpus,
 		.verify = true,
 		.vram_bytes = run->options->vram,
+		.timeslice_us = TIMESLICE_US,
 	};
 	char *why = run->result->no_vram;
 	int rc = svm_open(&options, &run->svm);
