@@ -49,6 +49,7 @@ int64_t two_get(struct two *two, const void *at, size_t length, uint32_t type, u
 enum verdict svm_chunks(const void *arg);
 enum verdict svm_best(const void *arg);
 enum verdict svm_peers(const void *arg);
+enum verdict svm_peers_racing(const void *arg);
 enum verdict svm_no_peers(const void *arg);
 enum verdict svm_all_or_nothing(const void *arg);
 enum verdict svm_pressure(const void *arg);

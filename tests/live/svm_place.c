@@ -3,6 +3,8 @@
  * svm_place - where pages go: chunks, the best location, peers, all or nothing, pressure.
  */
 #include <errno.h>
+#include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -140,7 +142,7 @@ enum verdict svm_best(const void *arg)
 	return PASS;
 }
 
-/* Both work in the second's memory at once; a CPU takes pages away all the time. */
+/* Both work in the second's memory; a CPU takes pages away all the time. arg: host frames. */
 enum verdict svm_peers(const void *arg)
 {
 	struct svm_options options = *TWO_VRAM;
@@ -148,6 +150,7 @@ enum verdict svm_peers(const void *arg)
 	struct two two;
 
 	options.verify = true;
+	options.vram_host = arg != NULL;
 	TRY(two_open(&two, &options));
 	memset(at, 0, BLOCK);
 	EXPECT(0, svm_advise(two.svm, at, BLOCK, SVM_ADVISE_PREFERRED, 1));
@@ -170,6 +173,72 @@ enum verdict svm_peers(const void *arg)
 	EXPECT(0, two_add(&two, 0, at, BLOCK_PAGES, 1));
 	gpu_die(svm_gpu(two.svm, 1));
 	EXPECT(0, two_mapped(&two, 0, at, BLOCK_PAGES));
+	two_close(&two);
+	return PASS;
+}
+
+struct racing {
+	struct two *two;
+	char *at;
+	atomic_bool stop;
+	_Atomic uint64_t taken;
+};
+
+/* Each add is atomic, so that none is lost, whoever has the page while it is done. */
+static void *take(void *arg)
+{
+	struct racing *racing = arg;
+	unsigned page = 0;
+
+	while (!atomic_load(&racing->stop)) {
+		page = (page + 37) % BLOCK_PAGES;
+		__atomic_fetch_add((uint64_t *)(racing->at + page * PAGE), 1, __ATOMIC_SEQ_CST);
+		atomic_fetch_add(&racing->taken, 1);
+	}
+	return NULL;
+}
+
+static void add_all(struct gpu_sm *sm, void *arg, uint64_t index)
+{
+	gpu_atomic_add_u64(sm, (uint64_t *)((char *)arg + index % BLOCK_PAGES * PAGE), 1);
+}
+
+/* Frames leave for the CPU while both GPUs use them: a translation that is left loses a count. */
+enum verdict svm_peers_racing(const void *arg)
+{
+	struct svm_options options = *TWO_VRAM;
+	struct racing racing = { .at = two_map(BLOCK) };
+	const uint64_t end = live_now_ns() + UINT64_C(3000000000);
+	uint64_t sum = 0, jobs = 0;
+	struct two two;
+	pthread_t thread;
+
+	options.verify = true;
+	TRY(two_open(&two, &options));
+	racing.two = &two;
+	EXPECT(0, svm_advise(two.svm, racing.at, BLOCK, SVM_ADVISE_PREFERRED, 1));
+	EXPECT(0, pthread_create(&thread, NULL, take, &racing));
+	for (; live_now_ns() < end; jobs += GPUS) {
+		struct gpu_fence *fence[GPUS];
+
+		for (unsigned i = 0; i < GPUS; i++)
+			EXPECT(0, gpu_submit(two.queue[i], add_all, racing.at, 4 * BLOCK_PAGES,
+					     &fence[i]));
+		for (unsigned i = 0; i < GPUS; i++) {
+			struct gpu_error error;
+			int err = gpu_wait(fence[i], &error);
+
+			CHECK(!err, "GPU %u: %s", i, error.text);
+		}
+	}
+	atomic_store(&racing.stop, true);
+	pthread_join(thread, NULL);
+	for (size_t p = 0; p < BLOCK_PAGES; p++)
+		sum += *(uint64_t *)(racing.at + p * PAGE);
+	CHECK(sum == jobs * 4 * BLOCK_PAGES + racing.taken, "%llu of %llu increments are there",
+	      (unsigned long long)sum,
+	      (unsigned long long)(jobs * 4 * BLOCK_PAGES + racing.taken));
+	EXPECT(0, two_stale(&two));
 	two_close(&two);
 	return PASS;
 }

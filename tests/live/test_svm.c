@@ -280,6 +280,8 @@ static const struct live_case cases[] = {
 	{ "chunks", svm_chunks, NULL, 0 },
 	{ "best location", svm_best, NULL, 0 },
 	{ "peers", svm_peers, NULL, 0 },
+	{ "peers in host memory", svm_peers, "host", 0 },
+	{ "peers under a CPU", svm_peers_racing, NULL, 0 },
 	{ "no peers", svm_no_peers, NULL, 0 },
 	{ "all or nothing", svm_all_or_nothing, NULL, 0 },
 	{ "pressure", svm_pressure, NULL, 0 },

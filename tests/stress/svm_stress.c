@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later OR BSD-2-Clause */
 /*
- * svm_stress [--seconds T] [--ops N] [--seed S] [--wrong-model] - G5 by force, on two GPUs.
+ * svm_stress [--seconds T] [--ops N] [--seed S] [--wrong-model] [--host] - G5 by force, on two GPUs.
  *
  * Data model. Each worker has an area, and a model of it: the value of each page, of which every
  * word is a function (0: zeros). It fills and checks pages by the CPU, by either GPU and by system
@@ -427,8 +427,9 @@ int main(int argc, char **argv)
 					       { "ops", 1, NULL, 'o' },
 					       { "seed", 1, NULL, 'r' },
 					       { "wrong-model", 0, NULL, 'w' },
+					       { "host", 0, NULL, 'h' },
 					       { 0 } };
-	const struct svm_options options = { .size = sizeof(options),
+	struct svm_options options = { .size = sizeof(options),
 					     .gpus = GPUS,
 					     .sms = 1,
 					     .verify = true,
@@ -446,6 +447,7 @@ int main(int argc, char **argv)
 		case 'o': world.ops = strtoull(optarg, NULL, 0); break;
 		case 'r': seed = strtoull(optarg, NULL, 0); break;
 		case 'w': world.wrong_model = true; break;
+		case 'h': options.vram_host = true; break;
 		default: return 2;
 		}
 	err = svm_open(&options, &world.svm);
