@@ -2,9 +2,9 @@
 /*
  * bench_svm - what attributes cost: svm_fault_2m, svm_prefetch_64m, svm_oversubscribe.
  *
- * The plain way is the gpu driver without svm, told by the program what to move: gpu_migrate(),
- * then the kernel. svm finds that out by itself, from the fault. Both have a GPU of their own with
- * as much memory, and sets of their own, which are alike.
+ * The plain way is the gpu driver without svm, told by the program what to move:
+ * gpu_migrate(), then the kernel. svm finds that out by itself, from the fault. Both have a
+ * GPU of their own with as much memory, and sets of their own, which are alike.
  */
 #include <errno.h>
 #include <string.h>
@@ -52,7 +52,8 @@ static bool is_there(const struct side *side, const char *block)
 	       hmm_pfn_is_device(gpu_lookup(side->gpu, block + BLOCK - BENCH_PAGE));
 }
 
-/* The first page of a block that is at home; then it goes home again, which is not timed. */
+/* The first page of a block that is at home; then it goes home again, which is not timed.
+ */
 static int fault_batch(struct on_svm *on, struct side *side, double *cost)
 {
 	char *block = side->set + on->next++ / 2 % on->blocks * BLOCK;
@@ -153,12 +154,13 @@ static void close_both(struct on_svm *on)
 static int open_sides(struct on_svm *on, uint64_t vram)
 {
 	const struct svm_options options = {
-		.size = sizeof(options), .sms = 1, .timeslice_us = 1, .vram_bytes = vram};
-	const struct gpu_options plain = {.size = sizeof(plain),
-					  .sms = 1,
-					  .timeslice_us = 1,
-					  .no_exclusive = true,
-					  .vram_bytes = vram};
+		.size = sizeof(options), .sms = 1, .timeslice_us = 1, .vram_bytes = vram
+	};
+	const struct gpu_options plain = { .size = sizeof(plain),
+					   .sms = 1,
+					   .timeslice_us = 1,
+					   .no_exclusive = true,
+					   .vram_bytes = vram };
 	int err = svm_open(&options, &on->svm);
 
 	if (err)
@@ -170,8 +172,8 @@ static int open_sides(struct on_svm *on, uint64_t vram)
 	return err ? err : gpu_queue_create(on->plain.gpu, &on->plain.queue);
 }
 
-static bool open_both(struct bench *bench, struct on_svm *on, const char *name, size_t blocks,
-		      uint64_t vram)
+static bool open_both(struct bench *bench, struct on_svm *on, const char *name,
+		      size_t blocks, uint64_t vram)
 {
 	int err;
 
@@ -196,14 +198,15 @@ static bool open_both(struct bench *bench, struct on_svm *on, const char *name, 
 static bool all_there(const struct on_svm *on)
 {
 	const uint64_t one = UINT64_C(0x0101010101010101);
-	const struct side *sides[] = {&on->ours, &on->plain};
+	const struct side *sides[] = { &on->ours, &on->plain };
 
 	for (unsigned s = 0; s < 2; s++)
 		for (size_t p = 0; p < on->blocks * BENCH_WINDOW; p++) {
 			const uint64_t *page =
 				(const uint64_t *)(sides[s]->set + p * BENCH_PAGE);
 
-			if (page[0] != one + on->passes[s] || page[BENCH_PAGE / 8 - 1] != one)
+			if (page[0] != one + on->passes[s] ||
+			    page[BENCH_PAGE / 8 - 1] != one)
 				return false;
 		}
 	return true;
@@ -211,25 +214,26 @@ static bool all_there(const struct on_svm *on)
 
 void bench_svm(struct bench *bench)
 {
-	static const struct bench_title fault = {"svm_fault_2m", "ns",
-						 "gpu_migrate, then the kernel", NULL};
-	static const struct bench_title prefetch = {"svm_prefetch_64m", "ns", "gpu_migrate",
-						    NULL};
-	static const struct bench_title over = {"svm_oversubscribe", "ns/page",
-						"gpu_migrate, then the kernel", NULL};
-	struct on_svm on = {.svm = NULL};
+	static const struct bench_title fault = { "svm_fault_2m", "ns",
+						  "gpu_migrate, then the kernel", NULL };
+	static const struct bench_title prefetch = { "svm_prefetch_64m", "ns",
+						     "gpu_migrate", NULL };
+	static const struct bench_title over = { "svm_oversubscribe", "ns/page",
+						 "gpu_migrate, then the kernel", NULL };
+	struct on_svm on = { .svm = NULL };
 
 	if (open_both(bench, &on, fault.name, 32, 64 * BLOCK)) {
 		bench_pair(bench, &fault, svm_fault_batch, gpu_fault_batch, &on);
 		bench_pair(bench, &prefetch, svm_prefetch_batch, gpu_prefetch_batch, &on);
 		close_both(&on);
 	}
-	on = (struct on_svm){.svm = NULL};
+	on = (struct on_svm){ .svm = NULL };
 	if (!open_both(bench, &on, over.name, 16, 4 * BLOCK))
 		return;
 	bench_pair(bench, &over, svm_pass_batch, gpu_pass_batch, &on);
 	if (!all_there(&on)) {
-		bench_skip(bench, over.name, "the pages do not hold what the kernels wrote");
+		bench_skip(bench, over.name,
+			   "the pages do not hold what the kernels wrote");
 		bench->failed = true;
 	}
 	close_both(&on);

@@ -2,19 +2,21 @@
 /*
  * hive - GPUs that reach each other's video memory.
  *
- * All devmems of a hive have one owner, so a look answers the frames of each to each. A GPU has
- * a view of each peer's memory: notes of its own on where it has mapped which frame (rmap,
- * where, stopped; under its own update lock), and all else in the peer's struct (home).
+ * All devmems of a hive have one owner, so a look answers the frames of each to each. A GPU
+ * has a view of each peer's memory: notes of its own on where it has mapped which frame
+ * (rmap, where, stopped; under its own update lock), and all else in the peer's struct
+ * (home).
  *
- * Law: before frames go home no SM of any member uses them. The owner's engine stops them at
- * home first, then in each view, one update lock at a time. It is right in any order: who looked
- * a page up before the transfer began is told by hmm_notifier_read_retry() that it changed,
- * under whichever update lock it is; so a view that was stopped stays so. Who holds a peer's
- * update lock waits for sections of frames only, and those never sleep (gpu_private.h), so an
- * engine that takes it still waits for nobody whom a CPU's fault waits for.
+ * Law: before frames go home no SM of any member uses them. The owner's engine stops them
+ * at home first, then in each view, one update lock at a time. It is right in any order:
+ * who looked a page up before the transfer began is told by hmm_notifier_read_retry() that
+ * it changed, under whichever update lock it is; so a view that was stopped stays so. Who
+ * holds a peer's update lock waits for sections of frames only, and those never sleep
+ * (gpu_private.h), so an engine that takes it still waits for nobody whom a CPU's fault
+ * waits for.
  *
- * Members come and go without a lock, because an engine may not take one that a thread of the
- * program holds. A slot is written once, and emptied when its GPU's own pages are home;
+ * Members come and go without a lock, because an engine may not take one that a thread of
+ * the program holds. A slot is written once, and emptied when its GPU's own pages are home;
  * then whoever leaves waits until no engine is in the middle of the list.
  */
 #include <unistd.h>
@@ -145,7 +147,8 @@ void gpu_hive_stop_frames(struct gpu_memory *memory, const struct hmm_devmem_cop
 	atomic_fetch_sub(&gpu->hive->walkers, 1);
 }
 
-/* Our memory is lost: no peer keeps a translation of it. Not while one is opened or closed. */
+/* Our memory is lost: no peer keeps a translation of it. Not while one is opened or closed.
+ */
 void gpu_hive_forget(struct gpu *gpu)
 {
 	unsigned i;
@@ -168,7 +171,7 @@ static struct gpu *holder_of(struct gpu *gpu, uint64_t entry)
 
 int gpu_locate(struct gpu *gpu, const void *start, unsigned pages, struct gpu **where)
 {
-	uint64_t pfns[GPU_LOCATE_MAX] = {0};
+	uint64_t pfns[GPU_LOCATE_MAX] = { 0 };
 	struct hmm_range range = {
 		.size = sizeof(range),
 		.hmm = gpu->hmm,

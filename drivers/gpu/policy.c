@@ -2,12 +2,13 @@
 /*
  * policy - somebody else says what may be mapped, and brings pages where they belong (svm).
  *
- * Two questions, to two threads. An SM that misses asks `fault` before the fault is served: that
- * may migrate, so it may not run in the handler, which maps what has moved. The handler asks `may`
- * for each page of a window, with the policy's sequence noted before; the answers are used under
- * the update lock if the sequence is still the same. So a policy that changes its mind, raises
- * the sequence, and then forgets the range knows that nothing is mapped by what it said before:
- * an install that came first is forgotten, one that comes later sees the sequence.
+ * Two questions, to two threads. An SM that misses asks `fault` before the fault is served:
+ * that may migrate, so it may not run in the handler, which maps what has moved. The
+ * handler asks `may` for each page of a window, with the policy's sequence noted before;
+ * the answers are used under the update lock if the sequence is still the same. So a policy
+ * that changes its mind, raises the sequence, and then forgets the range knows that nothing
+ * is mapped by what it said before: an install that came first is forgotten, one that comes
+ * later sees the sequence.
  */
 #include <string.h>
 
@@ -43,8 +44,9 @@ void gpu_policy_ask(struct gpu_window *window)
 }
 
 /*
- * Update lock held. What the policy leaves of an answer; 0 in *entry: nothing, it will fault again
- * if it is wanted. Return: 0; -EACCES, -EPERM what was asked for is not allowed.
+ * Update lock held. What the policy leaves of an answer; 0 in *entry: nothing, it will
+ * fault again if it is wanted. Return: 0; -EACCES, -EPERM what was asked for is not
+ * allowed.
  */
 int gpu_policy_judge(const struct gpu_window *window, size_t page, uint64_t *entry)
 {
@@ -60,8 +62,7 @@ int gpu_policy_judge(const struct gpu_window *window, size_t page, uint64_t *ent
 	}
 	if (want & HMM_PFN_REQ_WRITE && !(may & GPU_MAY_WRITE))
 		return -EPERM;
-	if (!(may & GPU_MAY_WRITE) ||
-	    (may & GPU_MAY_DEMAND && !(want & HMM_PFN_REQ_WRITE)))
+	if (!(may & GPU_MAY_WRITE) || (may & GPU_MAY_DEMAND && !(want & HMM_PFN_REQ_WRITE)))
 		*entry &= ~HMM_PFN_WRITE;
 	if (hmm_pfn_is_device(*entry) && !(may & GPU_MAY_PEER) &&
 	    hmm_pfn_devmem(*entry) != gpu->vram.id)

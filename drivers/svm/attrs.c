@@ -2,8 +2,8 @@
 /*
  * attrs - what attributes do to a page, and what pages have in common (kfd's algebra).
  *
- * In kfd a range asked for is the intersection of the ranges that exist there, and gaps do not
- * count. Here a gap is pages with the defaults, and counts: the answer is the same as
+ * In kfd a range asked for is the intersection of the ranges that exist there, and gaps do
+ * not count. Here a gap is pages with the defaults, and counts: the answer is the same as
  * that of asking page by page.
  */
 #include <errno.h>
@@ -13,8 +13,8 @@
 bool svm_attrs_equal(const struct svm_attrs *a, const struct svm_attrs *b)
 {
 	return a->preferred == b->preferred && a->prefetched == b->prefetched &&
-	       a->access == b->access && a->in_place == b->in_place && a->flags == b->flags &&
-	       a->granularity == b->granularity;
+	       a->access == b->access && a->in_place == b->in_place &&
+	       a->flags == b->flags && a->granularity == b->granularity;
 }
 
 static bool is_location(uint32_t value, unsigned gpus)
@@ -131,7 +131,7 @@ struct svm_common svm_tree_common(const struct svm_tree *tree, uintptr_t start,
 	uintptr_t from = start, to = end;
 	struct svm_attrs attrs = svm_tree_at(tree, start, &from, &to);
 
-	common = (struct svm_common){.all = attrs, .flags_any = attrs.flags};
+	common = (struct svm_common){ .all = attrs, .flags_any = attrs.flags };
 	while (to < end) {
 		start = to;
 		from = start;

@@ -1,16 +1,16 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later OR BSD-2-Clause */
 /*
- * evict - what must always be mapped: everything that a GPU has access to where there are no retry
- * faults, and ranges that say so (SVM_FLAG_ALWAYS_MAPPED).
+ * evict - what must always be mapped: everything that a GPU has access to where there are
+ * no retry faults, and ranges that say so (SVM_FLAG_ALWAYS_MAPPED).
  *
- * After svm_range_evict: the address space changes under such a range, so all queues stop; a
- * little later, in the hope that the program is done, a thread maps all such ranges again, asks
- * whether anything was evicted meanwhile, and if not lets the queues go on. The GPUs' own
- * notifiers take the translations away (G4); this is about not faulting for them.
+ * After svm_range_evict: the address space changes under such a range, so all queues stop;
+ * a little later, in the hope that the program is done, a thread maps all such ranges
+ * again, asks whether anything was evicted meanwhile, and if not lets the queues go on. The
+ * GPUs' own notifiers take the translations away (G4); this is about not faulting for them.
  *
- * A frame that goes home for a CPU's fault is not told to anybody but its GPU. So a miss in such
- * a range counts as an eviction too, and the SM waits for the restore; if the page is not mapped
- * then, it cannot be, and the job ends.
+ * A frame that goes home for a CPU's fault is not told to anybody but its GPU. So a miss in
+ * such a range counts as an eviction too, and the SM waits for the restore; if the page is
+ * not mapped then, it cannot be, and the job ends.
  */
 #include <signal.h>
 #include <time.h>
@@ -48,7 +48,8 @@ void svm_evict(struct svm *svm)
 	pthread_mutex_unlock(&svm->evict.lock);
 }
 
-/* An SM outside sections, no lock held. Return: 1 try again; -EFAULT it cannot be mapped. */
+/* An SM outside sections, no lock held. Return: 1 try again; -EFAULT it cannot be mapped.
+ */
 int svm_miss(struct svm *svm, struct gpu *gpu, uintptr_t addr, enum gpu_access access)
 {
 	struct svm_evict *state = &svm->evict;
@@ -89,7 +90,7 @@ void svm_map(struct svm *svm, uintptr_t start, uintptr_t end)
 {
 	while (start < end) {
 		const struct svm_node *node;
-		struct svm_attrs attrs = {0};
+		struct svm_attrs attrs = { 0 };
 		uintptr_t from, to = end;
 
 		pthread_mutex_lock(&svm->tree_lock);
@@ -113,7 +114,8 @@ void svm_map(struct svm *svm, uintptr_t start, uintptr_t end)
 static void rest(const struct svm *svm)
 {
 	const uint64_t us = svm->options.restore_us;
-	const struct timespec delay = {(time_t)(us / 1000000), (long)(us % 1000000 * 1000)};
+	const struct timespec delay = { (time_t)(us / 1000000),
+					(long)(us % 1000000 * 1000) };
 
 	nanosleep(&delay, NULL);
 }
@@ -136,7 +138,8 @@ static void *restore_main(void *arg)
 		svm_map(svm, 0, UINTPTR_MAX);
 		pthread_mutex_lock(&state->lock);
 		if (state->pending)
-			continue; /* something went while we mapped: it is mapped next time */
+			continue; /* something went while we mapped: it is mapped next time
+				   */
 		state->quiet = false;
 		state->generation++;
 		svm_count(&svm->count.restored, 1);

@@ -5,13 +5,14 @@
  * The SM that missed comes here first, in its own thread. In turn:
  *
  *	duplicate?	somebody else's fault has been served meanwhile: try again
- *	stale?		what was there when it missed has been unmapped: try again (collect.c)
- *	allowed?	-EACCES, -EPERM by attributes
- *	must be mapped?	that is an eviction nobody told us of: wait for the restore (evict.c)
+ *	stale?		what was there when it missed has been unmapped: try again
+ *(collect.c) allowed?	-EACCES, -EPERM by attributes must be mapped?	that is an eviction
+ *nobody told us of: wait for the restore (evict.c)
  *	else		bring the chunk to where it belongs (place.c)
  *
- * and then the GPU's handler maps what is there now, as far as svm_may() allows. SMs that miss in
- * one 2 MiB block, of whichever GPU, are let in one after the other, so most are duplicates.
+ * and then the GPU's handler maps what is there now, as far as svm_may() allows. SMs that
+ *miss in one 2 MiB block, of whichever GPU, are let in one after the other, so most are
+ *duplicates.
  */
 #include "svm_private.h"
 
@@ -80,8 +81,9 @@ int svm_fault(void *arg, struct gpu *gpu, uintptr_t addr, enum gpu_access access
 }
 
 /*
- * The GPU's handler. Another GPU's memory is mapped only where pages are meant to be used in
- * place, or nobody may fault for them: elsewhere a page that lies there faults, and comes.
+ * The GPU's handler. Another GPU's memory is mapped only where pages are meant to be used
+ * in place, or nobody may fault for them: elsewhere a page that lies there faults, and
+ * comes.
  */
 unsigned svm_may(void *arg, struct gpu *gpu, uintptr_t addr, uintptr_t *end)
 {

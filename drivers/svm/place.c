@@ -2,18 +2,18 @@
 /*
  * place - where a page belongs, and how it gets there in chunks.
  *
- * The best location for a GPU's fault (svm_range_best_restore_location): the preferred one if it
- * is that GPU, the system, or a peer; else the GPU itself if it has access; else, in place,
- * where the page is if the GPU reaches that, and the system if not. What reads a read-mostly
- * page uses it in place, whatever it prefers.
+ * The best location for a GPU's fault (svm_range_best_restore_location): the preferred one
+ * if it is that GPU, the system, or a peer; else the GPU itself if it has access; else, in
+ * place, where the page is if the GPU reaches that, and the system if not. What reads a
+ * read-mostly page uses it in place, whatever it prefers.
  *
- * A chunk is the largest of 2 MiB, 64 KiB, 4 KiB that is aligned, no larger than the granularity,
- * and lies wholly in what has the attributes and in one mapping (drm_gpusvm's chunks, cut by kfd's
- * granule). If it does not get there the page is used where it is: only if the GPU cannot reach
- * it there it goes home.
+ * A chunk is the largest of 2 MiB, 64 KiB, 4 KiB that is aligned, no larger than the
+ * granularity, and lies wholly in what has the attributes and in one mapping (drm_gpusvm's
+ * chunks, cut by kfd's granule). If it does not get there the page is used where it is:
+ * only if the GPU cannot reach it there it goes home.
  *
- * Two GPUs that both want a block do not steal it from each other before its time slice is over,
- * or neither would get on (between a GPU and a CPU the library sees to that).
+ * Two GPUs that both want a block do not steal it from each other before its time slice is
+ * over, or neither would get on (between a GPU and a CPU the library sees to that).
  */
 #include <string.h>
 #include <time.h>
@@ -54,13 +54,13 @@ void svm_chunk_at(struct svm *svm, uintptr_t addr, uintptr_t from, uintptr_t to,
 		  uint32_t granularity, struct svm_chunk *chunk)
 {
 	const uintptr_t block = addr & -SVM_BLOCK;
-	struct row row = {.addr = addr};
+	struct row row = { .addr = addr };
 	unsigned i;
 
 	from = from > block ? from : block;
 	to = to < block + SVM_BLOCK ? to : block + SVM_BLOCK;
 	hmm_snapshot_runs(svm->hmm, from, to, 0, row_run, &row);
-	*chunk = (struct svm_chunk){.start = addr & -SVM_PAGE, .size = SVM_SIZES - 1};
+	*chunk = (struct svm_chunk){ .start = addr & -SVM_PAGE, .size = SVM_SIZES - 1 };
 	chunk->end = chunk->start + SVM_PAGE;
 	chunk->mapped = row.start <= addr && addr < row.end;
 	if (!chunk->mapped)
@@ -123,12 +123,14 @@ static void wait_for_slice(struct svm *svm, struct svm_stripe *stripe, uintptr_t
 	    now - stripe->moved_ns >= slice)
 		return;
 	slice -= now - stripe->moved_ns;
-	rest = (struct timespec){(time_t)(slice / 1000000000), (long)(slice % 1000000000)};
+	rest = (struct timespec){ (time_t)(slice / 1000000000),
+				  (long)(slice % 1000000000) };
 	nanosleep(&rest, NULL);
 }
 
 /* To a GPU. Return: is the page there? */
-static bool carry(struct svm *svm, uintptr_t addr, uint32_t to, const struct svm_chunk *chunk)
+static bool carry(struct svm *svm, uintptr_t addr, uint32_t to,
+		  const struct svm_chunk *chunk)
 {
 	uint64_t block = addr / SVM_BLOCK;
 	struct svm_stripe *stripe =
@@ -140,8 +142,7 @@ static bool carry(struct svm *svm, uintptr_t addr, uint32_t to, const struct svm
 		return false;
 	wait_for_slice(svm, stripe, addr, svm->gpu[to]);
 	n = gpu_migrate(svm->gpu[to], (void *)chunk->start, chunk->end - chunk->start);
-	if (n <= 0 ||
-	    gpu_locate(svm->gpu[to], (void *)(addr & -SVM_PAGE), 1, &there) ||
+	if (n <= 0 || gpu_locate(svm->gpu[to], (void *)(addr & -SVM_PAGE), 1, &there) ||
 	    there != svm->gpu[to])
 		return false;
 	stripe->block = block;
@@ -153,8 +154,8 @@ static bool carry(struct svm *svm, uintptr_t addr, uint32_t to, const struct svm
 }
 
 /*
- * The stripe is held, the attributes allow the access. Nothing here fails a fault: what is wrong
- * with the address the GPU's handler finds out.
+ * The stripe is held, the attributes allow the access. Nothing here fails a fault: what is
+ * wrong with the address the GPU's handler finds out.
  */
 int svm_bring(struct svm *svm, unsigned gpu, uintptr_t addr, enum gpu_access access)
 {
@@ -178,7 +179,8 @@ int svm_bring(struct svm *svm, unsigned gpu, uintptr_t addr, enum gpu_access acc
 		return 0;
 	svm_chunk_at(svm, addr, from, to, attrs.granularity, &chunk);
 	if (where == SVM_SYSTEM) {
-		gpu_migrate_home(svm->gpu[gpu], (void *)chunk.start, chunk.end - chunk.start);
+		gpu_migrate_home(svm->gpu[gpu], (void *)chunk.start,
+				 chunk.end - chunk.start);
 		return 0;
 	}
 	if (!chunk.mapped || carry(svm, addr, where, &chunk))
@@ -199,7 +201,8 @@ static int64_t count_at(struct svm *svm, uintptr_t start, uintptr_t end,
 	unsigned pages = (unsigned)((end - start) / SVM_PAGE), i;
 	struct gpu *where[ALL_PAGES];
 	int64_t n = 0;
-	int err = gpu_locate(gpu ? (struct gpu *)gpu : svm->gpu[0], (void *)start, pages, where);
+	int err = gpu_locate(gpu ? (struct gpu *)gpu : svm->gpu[0], (void *)start, pages,
+			     where);
 
 	for (i = 0; i < pages && !err; i++) {
 		bool there = where[i] == gpu;
@@ -232,8 +235,8 @@ static int64_t move_whole(struct svm *svm, uintptr_t start, uintptr_t end, struc
 	return -EBUSY;
 }
 
-static int64_t move_piece(struct svm *svm, uintptr_t start, uintptr_t end, uint32_t location,
-			  unsigned flags)
+static int64_t move_piece(struct svm *svm, uintptr_t start, uintptr_t end,
+			  uint32_t location, unsigned flags)
 {
 	int64_t n;
 
@@ -247,7 +250,8 @@ static int64_t move_piece(struct svm *svm, uintptr_t start, uintptr_t end, uint3
 	return n == -ENODEV ? n : n < 0 ? 0 : n;
 }
 
-/* Without a hive a GPU knows only its own memory: others' pages count as the system's then. */
+/* Without a hive a GPU knows only its own memory: others' pages count as the system's then.
+ */
 int64_t svm_move(struct svm *svm, uintptr_t start, uintptr_t end, uint32_t location,
 		 unsigned flags)
 {

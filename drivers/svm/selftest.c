@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later OR BSD-2-Clause */
 /*
- * selftest of svm - what `uhmm drivers --selftest svm` runs, and a program that shows how it is
- * used: one array, two GPUs, and the attributes that say who has it where.
+ * selftest of svm - what `uhmm drivers --selftest svm` runs, and a program that shows how
+ * it is used: one array, two GPUs, and the attributes that say who has it where.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -57,7 +57,7 @@ static int check(const struct test *test)
 
 static struct svm_stats stats_of(const struct test *test)
 {
-	struct svm_stats stats = {.size = sizeof(stats)};
+	struct svm_stats stats = { .size = sizeof(stats) };
 
 	svm_get_stats(test->svm, &stats);
 	return stats;
@@ -65,13 +65,14 @@ static struct svm_stats stats_of(const struct test *test)
 
 static uint64_t in_vram(const struct test *test, unsigned gpu)
 {
-	struct gpu_stats stats = {.size = sizeof(stats)};
+	struct gpu_stats stats = { .size = sizeof(stats) };
 
 	gpu_get_stats(svm_gpu(test->svm, gpu), &stats);
 	return stats.vram_used;
 }
 
-/* A fault brings a chunk of 2 MiB to the GPU that faults; the CPU's touch brings it home. */
+/* A fault brings a chunk of 2 MiB to the GPU that faults; the CPU's touch brings it home.
+ */
 static int comes_and_goes(struct test *test)
 {
 	int err = run(test, 0);
@@ -137,7 +138,7 @@ static int forbidden(struct test *test)
 /* Attributes go with the mapping. */
 static int collected(struct test *test)
 {
-	struct svm_attr attr = {SVM_ATTR_PREFERRED, 0};
+	struct svm_attr attr = { SVM_ATTR_PREFERRED, 0 };
 	int err = svm_advise(test->svm, test->data, BLOCK, SVM_ADVISE_PREFERRED, 1);
 
 	if (err)
@@ -179,7 +180,7 @@ static int restored(struct test *test)
 static int try(const struct svm_options *options, int (*const *steps)(struct test *),
 	       unsigned n, unsigned *at)
 {
-	struct test test = {.svm = NULL};
+	struct test test = { .svm = NULL };
 	void *mapped = mmap(NULL, 2 * BLOCK, PROT_READ | PROT_WRITE,
 			    MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	unsigned i;
@@ -201,13 +202,15 @@ static int try(const struct svm_options *options, int (*const *steps)(struct tes
 
 static int selftest(char *why, size_t size)
 {
-	static int (*const retried[])(struct test *) = {comes_and_goes, in_peer, prefetched,
-							forbidden, collected};
-	static int (*const mapped[])(struct test *) = {restored};
+	static int (*const retried[])(struct test *) = { comes_and_goes, in_peer,
+							 prefetched, forbidden, collected };
+	static int (*const mapped[])(struct test *) = { restored };
 	const struct svm_options two = {
-		.size = sizeof(two), .gpus = 2, .sms = 1, .vram_bytes = 2 * BLOCK};
+		.size = sizeof(two), .gpus = 2, .sms = 1, .vram_bytes = 2 * BLOCK
+	};
 	const struct svm_options no_xnack = {
-		.size = sizeof(no_xnack), .gpus = 2, .sms = 1, .no_xnack = true};
+		.size = sizeof(no_xnack), .gpus = 2, .sms = 1, .no_xnack = true
+	};
 	unsigned at = 0;
 	int err = try(&two, retried, sizeof(retried) / sizeof(retried[0]), &at);
 
@@ -220,8 +223,9 @@ static int selftest(char *why, size_t size)
 
 static int usable(char *why, size_t size)
 {
-	const struct svm_options options = {
-		.size = sizeof(options), .sms = 1, .vram_bytes = 2 * BLOCK};
+	const struct svm_options options = { .size = sizeof(options),
+					     .sms = 1,
+					     .vram_bytes = 2 * BLOCK };
 	struct svm *svm;
 	int err = svm_open(&options, &svm);
 

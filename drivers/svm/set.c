@@ -3,8 +3,9 @@
  * set - the program's calls: attributes, advice, prefetch.
  *
  * Before the tree is changed the range is fenced: an unmap of what was there before would
- * otherwise be told later, and take the new attributes with it. And each mapping is looked at
- * through the notifier, because the library tells only of mappings that some device has looked at.
+ * otherwise be told later, and take the new attributes with it. And each mapping is looked
+ * at through the notifier, because the library tells only of mappings that some device has
+ * looked at.
  */
 #include "svm_private.h"
 
@@ -42,7 +43,7 @@ static int cover_run(const struct hmm_run *run, void *arg)
 /* -EFAULT: not all of it is mapped. */
 static int watch(struct svm *svm, uintptr_t start, uintptr_t end)
 {
-	struct cover cover = {.svm = svm, .at = start};
+	struct cover cover = { .svm = svm, .at = start };
 	int err = hmm_fence(svm->hmm, start, end - start);
 
 	if (!err)
@@ -55,9 +56,9 @@ static int change_range(struct svm *svm, uintptr_t start, uintptr_t end,
 			const struct svm_change *change)
 {
 	/* Where it was sent last is nothing that a translation depends on. */
-	const bool forget = change->reset || change->preferred_set || change->granularity_set ||
-			    change->access || change->in_place || change->none ||
-			    change->flags_set || change->flags_clear;
+	const bool forget = change->reset || change->preferred_set ||
+			    change->granularity_set || change->access || change->in_place ||
+			    change->none || change->flags_set || change->flags_clear;
 	unsigned i;
 	int err = watch(svm, start, end);
 
@@ -91,7 +92,7 @@ static int apply(struct svm *svm, uintptr_t start, uintptr_t end,
 int svm_set_attr(struct svm *svm, const void *start, size_t length,
 		 const struct svm_attr *attrs, unsigned n)
 {
-	struct svm_change change = {.reset = false};
+	struct svm_change change = { .reset = false };
 	uintptr_t end;
 	unsigned i;
 	int err = svm_check_range(svm, (uintptr_t)start, length, &end);
@@ -131,17 +132,17 @@ int svm_get_attr(struct svm *svm, const void *start, size_t length, struct svm_a
 }
 
 static const struct svm_attr advice_attr[] = {
-	[SVM_ADVISE_PREFERRED] = {SVM_ATTR_PREFERRED, 0},
-	[SVM_ADVISE_NO_PREFERRED] = {SVM_ATTR_PREFERRED, SVM_UNDEFINED},
-	[SVM_ADVISE_ACCESSED] = {SVM_ATTR_ACCESS, 0},
-	[SVM_ADVISE_IN_PLACE] = {SVM_ATTR_IN_PLACE, 0},
-	[SVM_ADVISE_NO_ACCESS] = {SVM_ATTR_NO_ACCESS, 0},
-	[SVM_ADVISE_READ_MOSTLY] = {SVM_ATTR_SET_FLAGS, SVM_FLAG_READ_MOSTLY},
-	[SVM_ADVISE_NO_READ_MOSTLY] = {SVM_ATTR_CLR_FLAGS, SVM_FLAG_READ_MOSTLY},
-	[SVM_ADVISE_READ_ONLY] = {SVM_ATTR_SET_FLAGS, SVM_FLAG_GPU_RO},
-	[SVM_ADVISE_READ_WRITE] = {SVM_ATTR_CLR_FLAGS, SVM_FLAG_GPU_RO},
-	[SVM_ADVISE_MAPPED] = {SVM_ATTR_SET_FLAGS, SVM_FLAG_ALWAYS_MAPPED},
-	[SVM_ADVISE_FAULTED] = {SVM_ATTR_CLR_FLAGS, SVM_FLAG_ALWAYS_MAPPED},
+	[SVM_ADVISE_PREFERRED] = { SVM_ATTR_PREFERRED, 0 },
+	[SVM_ADVISE_NO_PREFERRED] = { SVM_ATTR_PREFERRED, SVM_UNDEFINED },
+	[SVM_ADVISE_ACCESSED] = { SVM_ATTR_ACCESS, 0 },
+	[SVM_ADVISE_IN_PLACE] = { SVM_ATTR_IN_PLACE, 0 },
+	[SVM_ADVISE_NO_ACCESS] = { SVM_ATTR_NO_ACCESS, 0 },
+	[SVM_ADVISE_READ_MOSTLY] = { SVM_ATTR_SET_FLAGS, SVM_FLAG_READ_MOSTLY },
+	[SVM_ADVISE_NO_READ_MOSTLY] = { SVM_ATTR_CLR_FLAGS, SVM_FLAG_READ_MOSTLY },
+	[SVM_ADVISE_READ_ONLY] = { SVM_ATTR_SET_FLAGS, SVM_FLAG_GPU_RO },
+	[SVM_ADVISE_READ_WRITE] = { SVM_ATTR_CLR_FLAGS, SVM_FLAG_GPU_RO },
+	[SVM_ADVISE_MAPPED] = { SVM_ATTR_SET_FLAGS, SVM_FLAG_ALWAYS_MAPPED },
+	[SVM_ADVISE_FAULTED] = { SVM_ATTR_CLR_FLAGS, SVM_FLAG_ALWAYS_MAPPED },
 };
 
 /* -EOVERFLOW: it wraps. */
@@ -159,7 +160,7 @@ static int round_out(const void *start, size_t length, uintptr_t *from, size_t *
 int svm_advise(struct svm *svm, const void *start, size_t length, enum svm_advice advice,
 	       uint32_t where)
 {
-	struct svm_change change = {.reset = advice == SVM_ADVISE_NORMAL};
+	struct svm_change change = { .reset = advice == SVM_ADVISE_NORMAL };
 	uintptr_t from, end;
 	size_t bytes;
 	int err = round_out(start, length, &from, &bytes);
@@ -182,7 +183,7 @@ int svm_advise(struct svm *svm, const void *start, size_t length, enum svm_advic
 int64_t svm_prefetch(struct svm *svm, const void *start, size_t length, uint32_t location,
 		     unsigned flags)
 {
-	struct svm_change change = {.prefetched_set = true, .prefetched = location};
+	struct svm_change change = { .prefetched_set = true, .prefetched = location };
 	uintptr_t from, end;
 	size_t bytes;
 	int64_t n;

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later OR BSD-2-Clause */
 /*
- * svm - open, close, statistics. The parts: attrs.c and tree.c say what attributes are, set.c is
- * the program's calls, fault.c what a GPU's fault becomes, place.c where pages go, evict.c
- * what must always be mapped, collect.c what the address space does to ranges.
+ * svm - open, close, statistics. The parts: attrs.c and tree.c say what attributes are,
+ * set.c is the program's calls, fault.c what a GPU's fault becomes, place.c where pages go,
+ * evict.c what must always be mapped, collect.c what the address space does to ranges.
  */
 #include <string.h>
 #include <unistd.h>
@@ -133,7 +133,7 @@ static void destroy(struct svm *svm)
 
 int svm_open(const struct svm_options *options, struct svm **out)
 {
-	struct svm_options known = {.size = 0};
+	struct svm_options known = { .size = 0 };
 	struct svm *svm;
 	int err = take_options(&known, options);
 

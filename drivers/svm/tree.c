@@ -3,8 +3,8 @@
  * tree - the intervals of attrs.h: cut, walk, merge. A treap by start; a node's start never
  * changes, so it never moves in the order.
  *
- * Nodes lie in memory that never moves (hmm_alloc): GPUs' threads look them up while a page may
- * be away, and the fault handler of a GPU under no lock that a copy engine waits for.
+ * Nodes lie in memory that never moves (hmm_alloc): GPUs' threads look them up while a page
+ * may be away, and the fault handler of a GPU under no lock that a copy engine waits for.
  */
 #include <errno.h>
 #include <string.h>
@@ -105,8 +105,10 @@ static struct svm_node *insert(struct svm_tree *tree, uintptr_t start, uintptr_t
 	tree->random ^= tree->random << 13;
 	tree->random ^= tree->random >> 7;
 	tree->random ^= tree->random << 17;
-	*node = (struct svm_node){
-		.heap = (uint32_t)(tree->random >> 16), .start = start, .end = end, .attrs = *attrs};
+	*node = (struct svm_node){ .heap = (uint32_t)(tree->random >> 16),
+				   .start = start,
+				   .end = end,
+				   .attrs = *attrs };
 	split_heap(tree->root, start, &low, &high);
 	tree->root = merge_heaps(merge_heaps(low, node), high);
 	return node;
@@ -222,7 +224,8 @@ static void tidy(struct svm_tree *tree, uintptr_t start, uintptr_t end)
 			continue;
 		}
 		next = next_of(tree, to);
-		if (next && next->start == to && svm_attrs_equal(&node->attrs, &next->attrs)) {
+		if (next && next->start == to &&
+		    svm_attrs_equal(&node->attrs, &next->attrs)) {
 			node->end = next->end;
 			take_out(tree, next);
 			tree->merges++;
@@ -251,9 +254,9 @@ int svm_tree_set(struct svm_tree *tree, uintptr_t start, uintptr_t end,
 }
 
 /*
- * A cut in the middle of a node takes the node that reserve() keeps for it. Once that is gone and
- * no memory is to be had, what lies above a hole in the middle of a node is forgotten too:
- * attributes are advice, and here nobody could be told of an error.
+ * A cut in the middle of a node takes the node that reserve() keeps for it. Once that is
+ * gone and no memory is to be had, what lies above a hole in the middle of a node is
+ * forgotten too: attributes are advice, and here nobody could be told of an error.
  */
 size_t svm_tree_clear(struct svm_tree *tree, uintptr_t start, uintptr_t end)
 {

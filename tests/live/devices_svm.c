@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later OR BSD-2-Clause */
 /*
- * devices_svm - svm as a device of the table. Two GPUs, so that each case also asks whether what
- * one has written the other reads, wherever the page lies.
+ * devices_svm - svm as a device of the table. Two GPUs, so that each case also asks whether
+ * what one has written the other reads, wherever the page lies.
  */
 #include <errno.h>
 #include <stdlib.h>

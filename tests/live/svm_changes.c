@@ -18,7 +18,9 @@ static const char *prefers(struct two *two, const char *at)
 	static char text[11];
 
 	for (size_t p = 0; p < 10; p++)
-		text[p] = two_get(two, at + p * PAGE, PAGE, SVM_ATTR_PREFERRED, 0) == 1 ? '1' : '.';
+		text[p] = two_get(two, at + p * PAGE, PAGE, SVM_ATTR_PREFERRED, 0) == 1
+				  ? '1'
+				  : '.';
 	return text;
 }
 
@@ -47,25 +49,30 @@ static enum verdict collected(bool touched)
 	EXPECT(-EFAULT, svm_advise(two.svm, at, 10 * PAGE, SVM_ADVISE_PREFERRED, 1));
 	IS("111..11111");
 	/* Mapped anew, with new attributes at once: no late unmap takes them. */
-	CHECK(mmap(at + 3 * PAGE, 2 * PAGE, RW, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) ==
-		      at + 3 * PAGE, "mmap");
+	CHECK(mmap(at + 3 * PAGE, 2 * PAGE, RW, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1,
+		   0) == at + 3 * PAGE,
+	      "mmap");
 	EXPECT(0, svm_advise(two.svm, at + 3 * PAGE, PAGE, SVM_ADVISE_PREFERRED, 1));
 	usleep(20000);
 	IS("1111.11111");
 	/* mremap is an unmap of its source; what is moved has none where it arrives. */
-	CHECK(mremap(at + 6 * PAGE, 2 * PAGE, 2 * PAGE, MREMAP_MAYMOVE | MREMAP_FIXED, to) == to,
+	CHECK(mremap(at + 6 * PAGE, 2 * PAGE, 2 * PAGE, MREMAP_MAYMOVE | MREMAP_FIXED,
+		     to) == to,
 	      "mremap: %s", strerror(errno));
 	IS("1111.1..11");
 	EXPECT(SVM_UNDEFINED, two_get(&two, to, 2 * PAGE, SVM_ATTR_PREFERRED, 0));
 	/* And what it lands on is unmapped too. */
 	CHECK(mremap(to, PAGE, PAGE, MREMAP_MAYMOVE | MREMAP_FIXED, at + 8 * PAGE) ==
-		      at + 8 * PAGE, "mremap: %s", strerror(errno));
+		      at + 8 * PAGE,
+	      "mremap: %s", strerror(errno));
 	IS("1111.1...1");
 	/* Pages that leave without an unmap leave no attributes behind. */
-	CHECK(mremap(at + 9 * PAGE, PAGE, PAGE, MREMAP_MAYMOVE | MREMAP_FIXED | MREMAP_DONTUNMAP,
-		     to) == to, "mremap: %s", strerror(errno));
+	CHECK(mremap(at + 9 * PAGE, PAGE, PAGE,
+		     MREMAP_MAYMOVE | MREMAP_FIXED | MREMAP_DONTUNMAP, to) == to,
+	      "mremap: %s", strerror(errno));
 	IS("1111.1....");
-	CHECK(mmap(at, PAGE, RW, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) == at, "mmap");
+	CHECK(mmap(at, PAGE, RW, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) == at,
+	      "mmap");
 	IS(".111.1....");
 	SYS(munmap(at, 10 * PAGE));
 	IS(".........."); /* a fence: the message may be on its way */
@@ -80,6 +87,60 @@ enum verdict svm_collected(const void *arg)
 {
 	TRY(collected(true));
 	return collected(false);
+}
+
+/* ---- faults that wait for their turn ---- */
+
+static void one_kernel(struct gpu_sm *sm, void *arg, uint64_t index)
+{
+	gpu_store_u64(sm, arg, gpu_load_u64(sm, arg) + 1);
+}
+
+/*
+ * GPU 0 has fetched a block, so the first of GPU 1 that wants it waits for the time slice,
+ * and those that want it too wait for him. Meanwhile what one of them waits for is
+ * unmapped.
+ */
+enum verdict svm_filters(const void *arg)
+{
+	const struct svm_options options = { .size = sizeof(options),
+					     .gpus = GPUS,
+					     .sms = 3,
+					     .timeslice_us = 300000,
+					     .vram_bytes = 4 * BLOCK };
+	char *at = two_map(BLOCK);
+	const struct svm_attr page = { SVM_ATTR_GRANULARITY, 0 };
+	char *const wants[3] = { at, at + 8, at + 9 * PAGE };
+	struct gpu_queue *queue[3];
+	struct gpu_fence *fence[3];
+	struct svm_stats before, stats;
+	struct two two;
+
+	memset(at, 0, BLOCK);
+	TRY(two_open(&two, &options));
+	/* Page by page, or the first would bring what the third waits for. */
+	EXPECT(0, svm_set_attr(two.svm, at, BLOCK, &page, 1));
+	EXPECT(0, two_add(&two, 0, at + PAGE, 1, 1));
+	before = two_stats(&two);
+	for (unsigned i = 0; i < 3; i++) {
+		EXPECT(0, gpu_queue_create(svm_gpu(two.svm, 1), &queue[i]));
+		EXPECT(0, gpu_submit(queue[i], one_kernel, wants[i], 1, &fence[i]));
+		usleep(30000);
+	}
+	CHECK(mmap(at + 9 * PAGE, PAGE, RW, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1,
+		   0) == at + 9 * PAGE,
+	      "mmap");
+	for (unsigned i = 0; i < 3; i++)
+		EXPECT(0, gpu_wait(fence[i], NULL));
+	stats = two_stats(&two);
+	CHECK(stats.duplicates > before.duplicates, "no duplicate");
+	EXPECT(before.drained + 1, stats.drained);
+	EXPECT(1, *(uint64_t *)at);
+	EXPECT(1, *(uint64_t *)(at + 8));
+	EXPECT(1, *(uint64_t *)(at + PAGE));
+	EXPECT(1, *(uint64_t *)(at + 9 * PAGE));
+	two_close(&two);
+	return PASS;
 }
 
 /* ---- attributes that change under a job ---- */
@@ -238,9 +299,10 @@ static void *changer(void *arg)
 		n += 1442695040888963407;
 		switch (n >> 40 & 7) {
 		case 0: /* no holes: others map there meanwhile */
-			mmap(at, length, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1,
+			mmap(at, length, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED,
+			     -1, 0);
+			mmap(at, length, RW, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1,
 			     0);
-			mmap(at, length, RW, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
 			break;
 		case 1:
 			madvise(at, length, MADV_DONTNEED);
@@ -296,7 +358,8 @@ static enum verdict storm_on(const struct svm_options *from)
 
 		jobs++;
 		good += !err;
-		CHECK(!err || err == -EFAULT || err == -EPERM || err == -EACCES || err == -EBUSY,
+		CHECK(!err || err == -EFAULT || err == -EPERM || err == -EACCES ||
+			      err == -EBUSY,
 		      "a job: %s", hmm_strerror(err));
 	}
 	atomic_store(&storm.stop, true);

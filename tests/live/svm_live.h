@@ -56,6 +56,7 @@ enum verdict svm_pressure(const void *arg);
 enum verdict svm_fight(const void *arg);
 enum verdict svm_fallback(const void *arg);
 enum verdict svm_collected(const void *arg);
+enum verdict svm_filters(const void *arg);
 enum verdict svm_revoked(const void *arg);
 enum verdict svm_restored(const void *arg);
 enum verdict svm_always_mapped(const void *arg);

@@ -16,7 +16,8 @@
 /* What one fault moves, by granularity, attributes and mapping. */
 enum verdict svm_chunks(const void *arg)
 {
-	const struct svm_attr g4 = { SVM_ATTR_GRANULARITY, 4 }, g0 = { SVM_ATTR_GRANULARITY, 0 };
+	const struct svm_attr g4 = { SVM_ATTR_GRANULARITY, 4 },
+			      g0 = { SVM_ATTR_GRANULARITY, 0 };
 	char *at = two_map(4 * BLOCK);
 	struct svm_stats stats;
 	struct two two;
@@ -32,7 +33,8 @@ enum verdict svm_chunks(const void *arg)
 	EXPECT(0, svm_set_attr(two.svm, at + 2 * BLOCK, PAGE, &g0, 1));
 	EXPECT(0, two_add(&two, 0, at + 2 * BLOCK, 1, 1));
 	EXPECT(1, two_there(&two, 0, at + 2 * BLOCK, BLOCK_PAGES));
-	/* A chunk has one set of attributes: the rest of this 2 MiB is no chunk of 2 MiB. */
+	/* A chunk has one set of attributes: the rest of this 2 MiB is no chunk of 2 MiB.
+	 */
 	EXPECT(0, two_add(&two, 0, at + 2 * BLOCK + 40 * PAGE, 1, 1));
 	EXPECT(1 + CHUNK_64K, two_there(&two, 0, at + 2 * BLOCK, BLOCK_PAGES));
 	EXPECT(0, two_add(&two, 0, at + 2 * BLOCK + PAGE, 1, 1));
@@ -55,10 +57,11 @@ enum verdict svm_chunks(const void *arg)
 struct best {
 	const char *name;
 	uint32_t preferred;
-	uint32_t access;  /* of GPU 0: SVM_ATTR_* */
+	uint32_t access; /* of GPU 0: SVM_ATTR_* */
 	uint32_t flags;
-	uint32_t lies;	  /* before GPU 0 faults: a GPU or SVM_SYSTEM */
-	uint32_t read, written; /* where it lies after a read, after a write; else an errno */
+	uint32_t lies; /* before GPU 0 faults: a GPU or SVM_SYSTEM */
+	uint32_t read,
+		written; /* where it lies after a read, after a write; else an errno */
 };
 
 #define S SVM_SYSTEM
@@ -96,7 +99,8 @@ static const struct best bests[] = {
 static bool lies(struct two *two, const char *at, uint32_t where)
 {
 	for (uint32_t gpu = 0; gpu < GPUS; gpu++)
-		if (two_there(two, gpu, at, BLOCK_PAGES) != (gpu == where ? (long)BLOCK_PAGES : 0))
+		if (two_there(two, gpu, at, BLOCK_PAGES) !=
+		    (gpu == where ? (long)BLOCK_PAGES : 0))
 			return false;
 	return true;
 }
@@ -122,9 +126,11 @@ enum verdict svm_best(const void *arg)
 			sum = 7;
 			*(uint64_t *)(at + 5 * PAGE) = sum;
 			EXPECT(0, svm_set_attr(two.svm, at, BLOCK, attrs, 4));
-			EXPECT(BLOCK_PAGES, svm_prefetch(two.svm, at, BLOCK, best->lies, 0));
+			EXPECT(BLOCK_PAGES,
+			       svm_prefetch(two.svm, at, BLOCK, best->lies, 0));
 			CHECK(lies(&two, at, best->lies), "%s: prefetch", best->name);
-			/* Who has it mapped does not fault, and what nobody faults on stays. */
+			/* Who has it mapped does not fault, and what nobody faults on
+			 * stays. */
 			EXPECT(0, gpu_forget(svm_gpu(two.svm, 0), at, BLOCK));
 			EXPECT(0, write ? two_add(&two, 0, at + 5 * PAGE, 1, 2)
 					: two_load(&two, 0, at + 5 * PAGE, &word));
@@ -142,7 +148,8 @@ enum verdict svm_best(const void *arg)
 	return PASS;
 }
 
-/* Both work in the second's memory; a CPU takes pages away all the time. arg: host frames. */
+/* Both work in the second's memory; a CPU takes pages away all the time. arg: host frames.
+ */
 enum verdict svm_peers(const void *arg)
 {
 	struct svm_options options = *TWO_VRAM;
@@ -192,7 +199,8 @@ static void *take(void *arg)
 
 	while (!atomic_load(&racing->stop)) {
 		page = (page + 37) % BLOCK_PAGES;
-		__atomic_fetch_add((uint64_t *)(racing->at + page * PAGE), 1, __ATOMIC_SEQ_CST);
+		__atomic_fetch_add((uint64_t *)(racing->at + page * PAGE), 1,
+				   __ATOMIC_SEQ_CST);
 		atomic_fetch_add(&racing->taken, 1);
 	}
 	return NULL;
@@ -203,7 +211,8 @@ static void add_all(struct gpu_sm *sm, void *arg, uint64_t index)
 	gpu_atomic_add_u64(sm, (uint64_t *)((char *)arg + index % BLOCK_PAGES * PAGE), 1);
 }
 
-/* Frames leave for the CPU while both GPUs use them: a translation that is left loses a count. */
+/* Frames leave for the CPU while both GPUs use them: a translation that is left loses a
+ * count. */
 enum verdict svm_peers_racing(const void *arg)
 {
 	struct svm_options options = *TWO_VRAM;
@@ -222,8 +231,8 @@ enum verdict svm_peers_racing(const void *arg)
 		struct gpu_fence *fence[GPUS];
 
 		for (unsigned i = 0; i < GPUS; i++)
-			EXPECT(0, gpu_submit(two.queue[i], add_all, racing.at, 4 * BLOCK_PAGES,
-					     &fence[i]));
+			EXPECT(0, gpu_submit(two.queue[i], add_all, racing.at,
+					     4 * BLOCK_PAGES, &fence[i]));
 		for (unsigned i = 0; i < GPUS; i++) {
 			struct gpu_error error;
 			int err = gpu_wait(fence[i], &error);
@@ -235,8 +244,8 @@ enum verdict svm_peers_racing(const void *arg)
 	pthread_join(thread, NULL);
 	for (size_t p = 0; p < BLOCK_PAGES; p++)
 		sum += *(uint64_t *)(racing.at + p * PAGE);
-	CHECK(sum == jobs * 4 * BLOCK_PAGES + racing.taken, "%llu of %llu increments are there",
-	      (unsigned long long)sum,
+	CHECK(sum == jobs * 4 * BLOCK_PAGES + racing.taken,
+	      "%llu of %llu increments are there", (unsigned long long)sum,
 	      (unsigned long long)(jobs * 4 * BLOCK_PAGES + racing.taken));
 	EXPECT(0, two_stale(&two));
 	two_close(&two);
@@ -288,8 +297,8 @@ enum verdict svm_all_or_nothing(const void *arg)
 	EXPECT(-EBUSY, svm_prefetch(two.svm, at + BLOCK, BLOCK, 1, SVM_PREFETCH_ALL));
 	EXPECT(4, two_there(&two, 1, at + BLOCK, BLOCK_PAGES));
 	/* Where it is not asked for, what can move does. */
-	EXPECT(BLOCK_PAGES - 5, svm_prefetch(two.svm, at + BLOCK + 4 * PAGE, BLOCK - 4 * PAGE, 1,
-					     0));
+	EXPECT(BLOCK_PAGES - 5,
+	       svm_prefetch(two.svm, at + BLOCK + 4 * PAGE, BLOCK - 4 * PAGE, 1, 0));
 	for (size_t i = 0; i < 3 * BLOCK; i++)
 		CHECK(at[i] == 3, "byte %zu", i);
 	two_close(&two);

@@ -3,7 +3,8 @@
  * test_svm - shared virtual memory with attributes on two software GPUs, on real memory.
  *
  *	svm_place.c	where pages go, in which chunks, and who uses them in place
- *	svm_changes.c	what is left when memory and attributes change, under running jobs too
+ *	svm_changes.c	what is left when memory and attributes change, under running jobs
+ *too
  */
 #include <errno.h>
 #include <stdio.h>
@@ -73,8 +74,8 @@ long two_there(struct two *two, unsigned gpu, const void *at, size_t pages)
 	long n = 0;
 
 	for (size_t p = 0; p < pages; p += GPU_LOCATE_MAX) {
-		unsigned some = pages - p < GPU_LOCATE_MAX ? (unsigned)(pages - p)
-							   : GPU_LOCATE_MAX;
+		unsigned some =
+			pages - p < GPU_LOCATE_MAX ? (unsigned)(pages - p) : GPU_LOCATE_MAX;
 
 		if (gpu_locate(svm_gpu(two->svm, gpu), (const char *)at + p * PAGE, some,
 			       where))
@@ -114,7 +115,8 @@ uint64_t two_stale(struct two *two)
 	return stale;
 }
 
-int64_t two_get(struct two *two, const void *at, size_t length, uint32_t type, uint32_t value)
+int64_t two_get(struct two *two, const void *at, size_t length, uint32_t type,
+		uint32_t value)
 {
 	struct svm_attr attr = { type, value };
 	int err = svm_get_attr(two->svm, at, length, &attr, 1);
@@ -141,8 +143,7 @@ static enum verdict bad_calls(const void *arg)
 	EXPECT(-EINVAL, svm_set_attr(two.svm, at, PAGE + 1, &good, 1));
 	EXPECT(-EINVAL, svm_set_attr(two.svm, at, PAGE, NULL, 1));
 	EXPECT(-EOVERFLOW, svm_set_attr(two.svm, at, (size_t)0 - PAGE, &good, 1));
-	EXPECT(-EFAULT, svm_set_attr(two.svm, at, 64 * BLOCK,
-				     &good, 1));
+	EXPECT(-EFAULT, svm_set_attr(two.svm, at, 64 * BLOCK, &good, 1));
 	EXPECT(-EFAULT, svm_set_attr(two.svm, NULL, PAGE, &good, 1));
 	EXPECT(-EINVAL, svm_set_attr(two.svm, at, PAGE, bad, 2));
 	EXPECT(-EINVAL, svm_get_attr(two.svm, at, PAGE, bad, 2));
@@ -288,6 +289,7 @@ static const struct live_case cases[] = {
 	{ "two GPUs fight", svm_fight, NULL, 0 },
 	{ "fallback", svm_fallback, NULL, 0 },
 	{ "collected", svm_collected, NULL, 0 },
+	{ "duplicates, and faults older than an unmap", svm_filters, NULL, 0 },
 	{ "revoked under a job", svm_revoked, NULL, 0 },
 	{ "evicted and restored", svm_restored, NULL, 0 },
 	{ "always mapped", svm_always_mapped, NULL, 0 },
