@@ -2,13 +2,17 @@
 /*
  * policy - somebody else says what may be mapped, and brings pages where they belong (svm).
  *
- * Two questions, to two threads. An SM that misses asks `fault` before the fault is served:
- * that may migrate, so it may not run in the handler, which maps what has moved. The
- * handler asks `may` for each page of a window, with the policy's sequence noted before;
- * the answers are used under the update lock if the sequence is still the same. So a policy
- * that changes its mind, raises the sequence, and then forgets the range knows that nothing
- * is mapped by what it said before: an install that came first is forgotten, one that comes
- * later sees the sequence.
+ * Two questions, to two threads. An SM that misses asks `fault` before the fault is served: that
+ * may migrate, so it may not run in the handler, which maps what has moved. The handler asks `may`
+ * for each page of a window, with the policy's sequence noted before; the answers are used under
+ * the update lock only if the sequence is still the same.
+ *
+ * Why that is enough. A policy changes its mind for two reasons. The program says so: then it calls
+ * gpu_forget(), which the handler itself does, after any window that it had asked about before. Or
+ * the mapping went, and what was said of the address with it: nobody calls gpu_forget() then, since
+ * the translations go by the mirror's own event; but a window that was asked about before, and
+ * looks at memory after, finds a new mapping there, which is present and true. Its fence has
+ * delivered the event to the policy too, so the sequence has risen, and nothing is installed.
  */
 #include <string.h>
 

@@ -15,6 +15,7 @@
 #define BLOCK ((size_t)2 << 20)
 #define WORDS (BLOCK / sizeof(uint64_t))
 #define STEP 64 /* words of one index */
+#define UNOPENED (~0u) /* instead of a step */
 
 struct test {
 	struct svm *svm;
@@ -190,11 +191,14 @@ static int try(const struct svm_options *options, int (*const *steps)(struct tes
 		return -errno;
 	test.mapped = mapped;
 	test.data = (uint64_t *)(test.mapped + (-(uintptr_t)test.mapped & (BLOCK - 1)));
+	*at = UNOPENED;
 	err = svm_open(options, &test.svm);
 	for (i = 0; i < options->gpus && !err; i++)
 		err = gpu_queue_create(svm_gpu(test.svm, i), &test.queue[i]);
-	for (*at = 0; *at < n && !err; ++*at)
-		err = steps[*at](&test);
+	for (unsigned step = 0; step < n && !err; step++) {
+		*at = step;
+		err = steps[step](&test);
+	}
 	svm_close(test.svm);
 	munmap(mapped, 2 * BLOCK);
 	return err;
@@ -204,6 +208,7 @@ static int selftest(char *why, size_t size)
 {
 	static int (*const retried[])(struct test *) = { comes_and_goes, in_peer,
 							 prefetched, forbidden, collected };
+	static int (*const stays[])(struct test *) = { forbidden, collected };
 	static int (*const mapped[])(struct test *) = { restored };
 	const struct svm_options two = {
 		.size = sizeof(two), .gpus = 2, .sms = 1, .vram_bytes = 2 * BLOCK
@@ -211,9 +216,14 @@ static int selftest(char *why, size_t size)
 	const struct svm_options no_xnack = {
 		.size = sizeof(no_xnack), .gpus = 2, .sms = 1, .no_xnack = true
 	};
+	struct svm_options none = two;
 	unsigned at = 0;
 	int err = try(&two, retried, sizeof(retried) / sizeof(retried[0]), &at);
 
+	/* Without privilege or kernel for memory of its own everything stays where it is. */
+	none.vram_bytes = 0;
+	if (at == UNOPENED && (err == -EPERM || err == -EOPNOTSUPP))
+		err = try(&none, stays, sizeof(stays) / sizeof(stays[0]), &at);
 	if (err)
 		snprintf(why, size, "retry faults, step %u: %s", at, hmm_strerror(err));
 	else if ((err = try(&no_xnack, mapped, sizeof(mapped) / sizeof(mapped[0]), &at)))
@@ -221,25 +231,10 @@ static int selftest(char *why, size_t size)
 	return err;
 }
 
-static int usable(char *why, size_t size)
-{
-	const struct svm_options options = { .size = sizeof(options),
-					     .sms = 1,
-					     .vram_bytes = 2 * BLOCK };
-	struct svm *svm;
-	int err = svm_open(&options, &svm);
-
-	if (err)
-		snprintf(why, size, "%s", hmm_strerror(err));
-	else
-		svm_close(svm);
-	return err;
-}
-
 const struct uhmm_driver uhmm_driver_svm = {
 	.name = "svm",
 	.stands_for = "amdkfd SVM, xe SVM (drm_gpusvm)",
 	.what = "shared virtual memory with attributes on software GPUs",
-	.usable = usable,
+	.usable = uhmm_driver_needs_mirror,
 	.selftest = selftest,
 };

@@ -59,9 +59,9 @@ enum gpu_access { GPU_READ = 0, GPU_WRITE = 1, GPU_ATOMIC = 2, GPU_PREFETCH = 3 
  * @may: what of the range may be mapped: GPU_MAY_*, the same for all of [addr, *end); in: *end is
  *	the most that is asked for. Context: the fault handler; takes only locks whose holders
  *	neither sleep nor call the GPU.
- * @sequence: in memory of hmm_alloc(); raised by the policy before an old answer of @may becomes
- *	wrong: what was answered before is not mapped any more. The policy then calls gpu_forget().
- *	Read and written by __atomic_*.
+ * @sequence: in memory of hmm_alloc(); raised by the policy when an old answer of @may becomes
+ *	wrong, in an invalidate if that is why: what was answered before is not mapped from then
+ *	on. What is mapped already goes by gpu_forget(). Read and written by __atomic_*.
  */
 struct gpu_policy {
 	size_t size;

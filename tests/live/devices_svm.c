@@ -44,6 +44,7 @@ int live_svm_open(struct device *dev)
 
 int live_svm_open_vram(struct device *dev)
 {
+	dev->memory = true;
 	dev->fleeting = true; /* who compares by the CPU takes the page home */
 	return open_with(dev, &(struct svm_options){ .size = sizeof(struct svm_options),
 						     .gpus = GPUS,

@@ -249,6 +249,29 @@ enum verdict svm_restored(const void *arg)
 	return PASS;
 }
 
+/* What is mapped anew is nobody's, also if a restore was about to map what was there before. */
+enum verdict svm_unregistered(const void *arg)
+{
+	char *at = two_map(64 * PAGE);
+	struct two two;
+
+	TRY(two_open(&two, NO_XNACK));
+	for (unsigned round = 0; round < 400; round++) {
+		EXPECT(0, svm_advise(two.svm, at, 64 * PAGE, SVM_ADVISE_ACCESSED, 0));
+		SYS(madvise(at, 64 * PAGE, MADV_DONTNEED));
+		usleep(200 + round % 40 * 20);
+		CHECK(mmap(at, 64 * PAGE, RW,
+			   MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_POPULATE, -1,
+			   0) == at,
+		      "mmap: %s", strerror(errno));
+		EXPECT(SVM_ATTR_NO_ACCESS, two_get(&two, at, 64 * PAGE, SVM_ATTR_ACCESS, 0));
+		usleep(1000);
+		EXPECT(0, two_mapped(&two, 0, at, 64));
+	}
+	two_close(&two);
+	return PASS;
+}
+
 enum verdict svm_always_mapped(const void *arg)
 {
 	char *at = two_map(BLOCK);

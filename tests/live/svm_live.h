@@ -59,6 +59,7 @@ enum verdict svm_collected(const void *arg);
 enum verdict svm_filters(const void *arg);
 enum verdict svm_revoked(const void *arg);
 enum verdict svm_restored(const void *arg);
+enum verdict svm_unregistered(const void *arg);
 enum verdict svm_always_mapped(const void *arg);
 enum verdict svm_storm(const void *arg);
 enum verdict svm_storm_mapped(const void *arg);

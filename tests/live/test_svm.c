@@ -292,6 +292,7 @@ static const struct live_case cases[] = {
 	{ "duplicates, and faults older than an unmap", svm_filters, NULL, 0 },
 	{ "revoked under a job", svm_revoked, NULL, 0 },
 	{ "evicted and restored", svm_restored, NULL, 0 },
+	{ "unregistered while it is mapped", svm_unregistered, NULL, 0 },
 	{ "always mapped", svm_always_mapped, NULL, 0 },
 	{ "storm", svm_storm, NULL, 0 },
 	{ "storm without retry faults", svm_storm_mapped, NULL, 0 },
