@@ -135,16 +135,19 @@ static void back_off(unsigned replays)
 		nanosleep(&delay, NULL);
 }
 
-static void check_cancelled(struct gpu_sm *sm)
+/* Rest while the queues are quiet; does not return if the job is cancelled. */
+static void __attribute__((noinline, cold)) attend(struct gpu_sm *sm)
 {
-	unsigned flags = atomic_load_explicit(&sm->job->attention, memory_order_relaxed);
-
-	if (__builtin_expect(flags & GPU_JOB_QUIET, 0)) {
-		gpu_sched_rest(sm);
-		flags = atomic_load_explicit(&sm->job->attention, memory_order_relaxed);
-	}
-	if (flags & GPU_JOB_CANCELLED)
+	gpu_sched_rest(sm);
+	if (atomic_load_explicit(&sm->job->attention, memory_order_relaxed) & GPU_JOB_CANCELLED)
 		siglongjmp(sm->cancel, 1);
+}
+
+static inline void check_cancelled(struct gpu_sm *sm)
+{
+	if (__builtin_expect(atomic_load_explicit(&sm->job->attention, memory_order_relaxed) != 0,
+			     0))
+		attend(sm);
 }
 
 static void __attribute__((noreturn)) cancel(struct gpu_sm *sm, const struct part *part,
