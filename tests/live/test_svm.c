@@ -212,6 +212,72 @@ static enum verdict forked(const void *arg)
 	return PASS;
 }
 
+/* Mappings and descriptors of the process. */
+static unsigned count_lines(const char *command)
+{
+	FILE *stream = popen(command, "r");
+	unsigned n = 0;
+
+	if (!stream || fscanf(stream, "%u", &n) != 1)
+		n = 0;
+	if (stream)
+		pclose(stream);
+	return n;
+}
+
+static unsigned things(void)
+{
+	char command[120];
+
+	snprintf(command, sizeof(command), "cat /proc/%d/maps | wc -l", getpid());
+	return count_lines(command);
+}
+
+static unsigned descriptors(void)
+{
+	char command[120];
+
+	snprintf(command, sizeof(command), "ls /proc/%d/fd | wc -l", getpid());
+	return count_lines(command);
+}
+
+/* As many as there can be; the one that cannot is taken back in the middle. */
+static enum verdict too_many(const void *arg)
+{
+	const struct svm_options options = { .size = sizeof(options),
+					     .gpus = SVM_GPUS_MAX,
+					     .sms = 1,
+					     .vram_bytes = PAGE };
+	unsigned before[2] = { 0 }, after[2] = { 0 }, n;
+	struct svm *svm[16];
+	struct two two;
+	char *at = two_map(PAGE);
+
+	for (unsigned round = 0; round < 3; round++) {
+		int err = 0;
+
+		for (n = 0; n < 16 && !err; n += !err)
+			err = svm_open(&options, &svm[n]);
+		if (err == -EPERM || err == -EOPNOTSUPP)
+			return live_skip("no svm: %s", hmm_strerror(err));
+		CHECK(n && (err == -ENOSPC || err == -ENOMEM || err == -EAGAIN),
+		      "the %uth svm: %s", n + 1, hmm_strerror(err));
+		while (n)
+			svm_close(svm[--n]);
+		TRY(two_open(&two, TWO_VRAM));
+		EXPECT(0, two_add(&two, 0, at, 1, 1));
+		two_close(&two);
+		EXPECT(round + 1, *(uint64_t *)at);
+		memcpy(before, after, sizeof(before));
+		after[0] = things();
+		after[1] = descriptors();
+	}
+	/* What the first round needs once the second has. */
+	EXPECT(before[1], after[1]);
+	CHECK(after[0] <= before[0] + 2, "%u mappings, then %u", before[0], after[0]);
+	return PASS;
+}
+
 /* ---- what may be used ---- */
 
 static enum verdict allowed(const void *arg)
@@ -276,6 +342,7 @@ static const struct live_case cases[] = {
 	{ "bad calls", bad_calls, NULL, 0 },
 	{ "no memory of its own", no_memory_of_its_own, NULL, 0 },
 	{ "a forked child", forked, NULL, 0 },
+	{ "too many", too_many, NULL, 0 },
 	{ "what attributes allow", allowed, NULL, 0 },
 	{ "a bad pointer", bad_pointer, NULL, 0 },
 	{ "chunks", svm_chunks, NULL, 0 },
