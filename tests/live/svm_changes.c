@@ -195,6 +195,76 @@ enum verdict svm_revoked(const void *arg)
 	return PASS;
 }
 
+/* Sum of what the job has stored, by the CPU, with a pause before. */
+static uint64_t stored(const struct spin *spin)
+{
+	uint64_t most = 0;
+
+	usleep(20000);
+	for (size_t p = 0; p < 16; p++) {
+		uint64_t word = *(volatile uint64_t *)(spin->at + p * PAGE);
+
+		most = word > most ? word : most;
+	}
+	return most;
+}
+
+/* Within five seconds: others may have the CPUs. */
+static bool goes_on(const struct spin *spin)
+{
+	uint64_t before = stored(spin);
+
+	for (unsigned tries = 0; tries < 250; tries++)
+		if (stored(spin) > before)
+			return true;
+	return false;
+}
+
+/* A store that had begun may still be made, whenever its SM gets a CPU. */
+static bool rests(const struct spin *spin)
+{
+	uint64_t before = stored(spin), now;
+
+	for (unsigned tries = 0; tries < 20; tries++, before = now) {
+		now = stored(spin);
+		if (now == before)
+			return true;
+	}
+	return false;
+}
+
+/* A job that runs rests, one that is submitted does not begin, and one that ends may. */
+enum verdict svm_quiet(const void *arg)
+{
+	struct spin spin = { .at = two_map(BLOCK) }, late = { .at = two_map(BLOCK), .stop = true };
+	struct gpu_fence *fence[2];
+	struct gpu_queue *other;
+	struct two two;
+	uint64_t seen;
+
+	TRY(two_open(&two, &(struct svm_options){
+				   .size = sizeof(struct svm_options), .gpus = GPUS, .sms = 2 }));
+	EXPECT(0, gpu_queue_create(svm_gpu(two.svm, 0), &other));
+	EXPECT(0, gpu_submit(two.queue[0], spin_kernel, &spin, 1, &fence[0]));
+	for (unsigned round = 0; round < 20; round++) {
+		CHECK(goes_on(&spin), "it does not run");
+		gpu_quiesce(svm_gpu(two.svm, 0));
+		CHECK(rests(&spin), "it does not rest");
+		gpu_resume(svm_gpu(two.svm, 0));
+	}
+	gpu_quiesce(svm_gpu(two.svm, 0));
+	EXPECT(0, gpu_submit(other, spin_kernel, &late, 1, &fence[1]));
+	CHECK(rests(&spin), "it does not rest");
+	seen = stored(&spin);
+	atomic_store(&spin.stop, true);
+	CHECK(seen == stored(&spin), "it goes on");
+	gpu_resume(svm_gpu(two.svm, 0));
+	EXPECT(0, gpu_wait(fence[0], NULL));
+	EXPECT(0, gpu_wait(fence[1], NULL));
+	two_close(&two);
+	return PASS;
+}
+
 /* ---- without retry faults ---- */
 
 #define NO_XNACK                                                                           \

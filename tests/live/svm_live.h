@@ -57,6 +57,7 @@ enum verdict svm_fight(const void *arg);
 enum verdict svm_fallback(const void *arg);
 enum verdict svm_collected(const void *arg);
 enum verdict svm_filters(const void *arg);
+enum verdict svm_quiet(const void *arg);
 enum verdict svm_revoked(const void *arg);
 enum verdict svm_restored(const void *arg);
 enum verdict svm_unregistered(const void *arg);

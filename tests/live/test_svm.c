@@ -357,6 +357,7 @@ static const struct live_case cases[] = {
 	{ "fallback", svm_fallback, NULL, 0 },
 	{ "collected", svm_collected, NULL, 0 },
 	{ "duplicates, and faults older than an unmap", svm_filters, NULL, 0 },
+	{ "quiet queues", svm_quiet, NULL, 0 },
 	{ "revoked under a job", svm_revoked, NULL, 0 },
 	{ "evicted and restored", svm_restored, NULL, 0 },
 	{ "unregistered while it is mapped", svm_unregistered, NULL, 0 },
