@@ -236,7 +236,8 @@ static bool rests(const struct spin *spin)
 /* A job that runs rests, one that is submitted does not begin, and one that ends may. */
 enum verdict svm_quiet(const void *arg)
 {
-	struct spin spin = { .at = two_map(BLOCK) }, late = { .at = two_map(BLOCK), .stop = true };
+	struct spin spin = { .at = two_map(BLOCK) };
+	char *late = two_map(PAGE);
 	struct gpu_fence *fence[2];
 	struct gpu_queue *other;
 	struct two two;
@@ -253,14 +254,16 @@ enum verdict svm_quiet(const void *arg)
 		gpu_resume(svm_gpu(two.svm, 0));
 	}
 	gpu_quiesce(svm_gpu(two.svm, 0));
-	EXPECT(0, gpu_submit(other, spin_kernel, &late, 1, &fence[1]));
+	EXPECT(0, gpu_submit(other, one_kernel, late, 1, &fence[1]));
 	CHECK(rests(&spin), "it does not rest");
 	seen = stored(&spin);
 	atomic_store(&spin.stop, true);
 	CHECK(seen == stored(&spin), "it goes on");
+	EXPECT(0, *(volatile uint64_t *)late);
 	gpu_resume(svm_gpu(two.svm, 0));
 	EXPECT(0, gpu_wait(fence[0], NULL));
 	EXPECT(0, gpu_wait(fence[1], NULL));
+	EXPECT(1, *(uint64_t *)late);
 	two_close(&two);
 	return PASS;
 }
