@@ -114,12 +114,14 @@ enum verdict svm_filters(const void *arg)
 	struct gpu_queue *queue[3];
 	struct gpu_fence *fence[3];
 	struct svm_stats before, stats;
+	uint64_t began;
 	struct two two;
 
 	memset(at, 0, BLOCK);
 	TRY(two_open(&two, &options));
 	/* Page by page, or the first would bring what the third waits for. */
 	EXPECT(0, svm_set_attr(two.svm, at, BLOCK, &page, 1));
+	began = live_now_ns();
 	EXPECT(0, two_add(&two, 0, at + PAGE, 1, 1));
 	before = two_stats(&two);
 	for (unsigned i = 0; i < 3; i++) {
@@ -132,6 +134,8 @@ enum verdict svm_filters(const void *arg)
 	      "mmap");
 	for (unsigned i = 0; i < 3; i++)
 		EXPECT(0, gpu_wait(fence[i], NULL));
+	CHECK(live_now_ns() - began > (uint64_t)options.timeslice_us * 1000,
+	      "stolen before its time");
 	stats = two_stats(&two);
 	CHECK(stats.duplicates > before.duplicates, "no duplicate");
 	EXPECT(before.drained + 1, stats.drained);
