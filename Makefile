@@ -28,6 +28,7 @@ stress: build
 	@$(BUILD)/tests/stress/stress --scene scatter --pages 100000
 	@$(BUILD)/tests/stress/stress_odp --ops 1000000
 	@$(BUILD)/tests/stress/stress_odp --wrong-model --seconds 5
+	@$(BUILD)/tests/stress/stress_svm --ops 20000
 
 bench: build
 	@$(BUILD)/uhmm bench

@@ -52,6 +52,8 @@ static const struct family {
 	{ "uvmem", bench_uvmem, "2 MiB out of secure memory, sealed, and back" },
 	{ "oversubscribe_4x", bench_oversubscribe,
 	  "a GPU kernel over four times its video memory" },
+	{ "svm", bench_svm,
+	  "attributes on a GPU: faults, prefetch, too little memory" },
 };
 
 #define FAMILIES (sizeof(families) / sizeof(families[0]))

@@ -15,6 +15,7 @@
  *	bench_missing.c	 the plain way to have pages elsewhere: a userfaultfd loop
  *	bench_away.c	 migrate_out_2m, migrate_back_2m
  *	bench_vram.c	 migrate_out_2m_gpu, oversubscribe_4x
+ *	bench_svm.c	 svm_fault_2m, svm_prefetch_64m, svm_oversubscribe
  *	bench_dma.c	 dma_map_2m, dma_unmap_2m, fsdax
  *	bench_odp.c	 odp_get, odp_*_cold, odp_clients
  *	bench_fabric.c	 the plain way to read a peer's memory: RDMA of libfabric
@@ -105,6 +106,7 @@ void bench_fsdax(struct bench *bench);
 void bench_odp(struct bench *bench);
 void bench_regcache(struct bench *bench);
 void bench_oversubscribe(struct bench *bench);
+void bench_svm(struct bench *bench);
 void bench_ping_pong(struct bench *bench);
 void bench_exclusive(struct bench *bench);
 void bench_ucx(struct bench *bench);

@@ -33,6 +33,10 @@ static const struct argp_option argp_options[] = {
 	  0 },
 	{ "launches", 'n', "N", 0, "steps of PageRank in an epoch (default 20)", 0 },
 	{ "vram", 'v', "MIB", 0, "the GPU's own memory (default 16; 0: none)", 0 },
+	{ "gpus", 'g', "N", 0,
+	  "so many GPUs that share virtual memory (svm) take the steps in turn (default 1: "
+	  "the gpu driver alone)",
+	  0 },
 	{ "seed", 's', "N", 0, "of the random numbers (default 1)", 0 },
 	{ "first", 'f', NULL, 0, "of alternatives (a | b) count the first only, not all",
 	  0 },
@@ -53,6 +57,9 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 		return 0;
 	case 'v':
 		options->demo.vram = tool_number(state, arg, 0, 65536) << 20;
+		return 0;
+	case 'g':
+		options->demo.gpus = (unsigned)tool_number(state, arg, 1, 8);
 		return 0;
 	case 's':
 		options->demo.seed = tool_number(state, arg, 0, UINT32_MAX);

@@ -15,6 +15,7 @@ struct demo_options {
 	uint64_t seed;
 	unsigned launches; /* in an epoch */
 	uint64_t vram;	   /* bytes of the GPU's own memory; 0: none */
+	unsigned gpus;	   /* more than one: of an svm, and they take the steps in turn */
 };
 
 struct demo_result {

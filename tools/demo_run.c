@@ -15,19 +15,26 @@
 #include <string.h>
 #include <sys/mman.h>
 
+#include <uhmm/svm.h>
+
 #include "common.h"
 #include "demo.h"
 #include "pagerank.h"
 
 #define BESIDES 2
+/* The CPU reads the same nodes at the same time: what it waits for, it waits for often. */
+#define TIMESLICE_US 100
 #define MIGRATE_AFTER 64 /* TLB misses of a block: about four launches */
 
 struct run {
 	const struct demo_options *options;
 	struct demo_result *result;
 	struct deb_graph *deb;
-	struct gpu *gpu;
+	struct svm *svm; /* NULL: one GPU, without */
+	struct gpu *gpu; /* the first */
 	struct gpu_queue *queue, *bad_queue;
+	struct gpu_queue *queues[SVM_GPUS_MAX]; /* of each GPU; queue is the first */
+	unsigned gpus;
 	struct churn_graph graph;
 	struct churn_during during;
 	struct churn_beside *beside[BESIDES];
@@ -72,17 +79,55 @@ static int open_gpu(struct run *run)
 	return gpu_open(&options, &run->gpu);
 }
 
+/* The same with several, which have memory where one would. */
+static int open_svm(struct run *run)
+{
+	struct svm_options options = {
+		.size = sizeof(options),
+		.gpus = run->options->gpus,
+		.verify = true,
+		.vram_bytes = run->options->vram,
+		.timeslice_us = TIMESLICE_US,
+	};
+	char *why = run->result->no_vram;
+	int rc = svm_open(&options, &run->svm);
+
+	if (options.vram_bytes && (rc == -EPERM || rc == -EOPNOTSUPP)) {
+		snprintf(why, sizeof(run->result->no_vram), "%s", hmm_strerror(rc));
+		options.vram_bytes = 0;
+		rc = svm_open(&options, &run->svm);
+	}
+	run->gpu = rc ? NULL : svm_gpu(run->svm, 0);
+	run->gpus = options.gpus;
+	return rc;
+}
+
+static int open_queues(struct run *run)
+{
+	int rc = 0;
+
+	for (unsigned i = 0; i < run->gpus && !rc; i++)
+		rc = gpu_queue_create(i ? svm_gpu(run->svm, i) : run->gpu, &run->queues[i]);
+	run->queue = run->queues[0];
+	return rc ? rc : gpu_queue_create(run->gpu, &run->bad_queue);
+}
+
+/* What svm decides on a fault need not be done by counting misses too. */
+static int open_gpus(struct run *run)
+{
+	run->gpus = 1;
+	return run->options->gpus > 1 ? open_svm(run) : open_gpu(run);
+}
+
 static bool setup(struct run *run)
 {
 	struct demo_result *result = run->result;
 	uint32_t count = run->deb->graph.count;
-	int rc = open_gpu(run);
+	int rc = open_gpus(run);
 
 	if (rc)
-		return give_up(run, "gpu_open", rc);
-	rc = gpu_queue_create(run->gpu, &run->queue);
-	if (!rc)
-		rc = gpu_queue_create(run->gpu, &run->bad_queue);
+		return give_up(run, run->options->gpus > 1 ? "svm_open" : "gpu_open", rc);
+	rc = open_queues(run);
 	if (rc)
 		return give_up(run, "gpu_queue_create", rc);
 	rc = churn_graph_init(&run->graph, run->gpu, run->queue, &result->tally, run->deb,
@@ -116,12 +161,22 @@ static void teardown(struct run *run)
 	if (run->gpu) {
 		run->result->stats.size = sizeof(run->result->stats);
 		gpu_get_stats(run->gpu, &run->result->stats);
+		for (unsigned i = 1; i < run->gpus; i++) {
+			struct gpu_stats other = { .size = sizeof(other) };
+
+			gpu_get_stats(svm_gpu(run->svm, i), &other);
+			run->result->stats.stale += other.stale;
+		}
 	}
 	if (run->bad_queue)
 		gpu_queue_destroy(run->bad_queue);
-	if (run->queue)
-		gpu_queue_destroy(run->queue);
-	gpu_close(run->gpu);
+	for (unsigned i = 0; i < run->gpus; i++)
+		if (run->queues[i])
+			gpu_queue_destroy(run->queues[i]);
+	if (run->svm)
+		svm_close(run->svm);
+	else
+		gpu_close(run->gpu);
 	churn_graph_free(&run->graph);
 	free(run->rank[0]);
 	free(run->rank[1]);
@@ -197,7 +252,8 @@ static bool run_step(struct run *run, unsigned turn, unsigned step)
 	pthread_mutex_lock(&run->during.graph);
 	churn_between(&run->graph, turn, now);
 	describe_job(run, now);
-	rc = gpu_submit(run->queue, pagerank_kernel, run->job, run->job->count, &fence);
+	rc = gpu_submit(run->queues[step % run->gpus], pagerank_kernel, run->job,
+			run->job->count, &fence);
 	pthread_mutex_unlock(&run->during.graph);
 	if (rc)
 		return give_up(run, "gpu_submit", rc);

@@ -26,6 +26,7 @@
 #define CASES_MAX 32
 #define DEFAULT_ROUNDS 20000
 #define DEFAULT_LOAD 2
+#define LITMUS_VRAM ((uint64_t)4 << 20)
 #define DEFAULT_AGAINST 2000
 
 struct result {
@@ -41,7 +42,7 @@ struct result {
 struct options {
 	uint64_t rounds;
 	unsigned load;
-	bool naive, json, some;
+	bool naive, json, some, svm;
 	const char *against; /* families of peers, or NULL */
 	struct result results[CASES_MAX];
 	size_t count;
@@ -73,6 +74,9 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 			tool_usage(state, "--against wants 'ucx', 'libfabric' or both, not '%s'",
 				   arg);
 		options->against = arg;
+		return 0;
+	case 'S':
+		options->svm = true;
 		return 0;
 	case 'l':
 		options->load = (unsigned)tool_number(state, arg, 0, 64);
@@ -248,15 +252,42 @@ static int run_loaded(struct litmus *l, struct options *options)
 	return err;
 }
 
-/* Devices, threads, rounds, and all of it taken down again. */
-static int run(struct litmus *l, struct options *options)
+static int open_gpu(struct litmus *l, const struct options *options)
 {
-	struct gpu_options gpu_options = {
-		.size = sizeof(gpu_options),
+	const struct svm_options two = {
+		.size = sizeof(two),
+		.gpus = 2,
+		.sms = 1,
+		.verify = true,
+		.vram_bytes = LITMUS_VRAM,
+		.timeslice_us = 1,
+	};
+	const struct gpu_options one = {
+		.size = sizeof(one),
 		.sms = 1,
 		.verify = true,
 		.naive = options->naive,
 	};
+	int err = options->svm ? svm_open(&two, &l->svm) : gpu_open(&one, &l->gpu);
+
+	if (!err && options->svm)
+		l->gpu = svm_gpu(l->svm, 0);
+	return err ? err : gpu_queue_create(l->gpu, &l->queue);
+}
+
+static void close_gpu(struct litmus *l)
+{
+	if (l->queue)
+		gpu_queue_destroy(l->queue);
+	if (l->svm)
+		svm_close(l->svm);
+	else
+		gpu_close(l->gpu);
+}
+
+/* Devices, threads, rounds, and all of it taken down again. */
+static int run(struct litmus *l, struct options *options)
+{
 	int err = find_place(l);
 
 	if (err)
@@ -270,16 +301,12 @@ static int run(struct litmus *l, struct options *options)
 		litmus_fail(l, err, "%s", hmm_strerror(err));
 		goto stop_elder;
 	}
-	err = gpu_open(&gpu_options, &l->gpu);
-	if (!err)
-		err = gpu_queue_create(l->gpu, &l->queue);
+	err = open_gpu(l, options);
 	if (err)
 		litmus_fail(l, err, "gpu: %s", hmm_strerror(err));
 	else
 		err = run_loaded(l, options);
-	if (l->queue)
-		gpu_queue_destroy(l->queue);
-	gpu_close(l->gpu);
+	close_gpu(l);
 	litmus_dev_close(l->dev);
 stop_elder:
 	litmus_actor_stop(&l->elder);
@@ -399,6 +426,10 @@ int cmd_litmus(int argc, char **argv)
 		{ "against", 'a', "PEERS", 0,
 		  "instead: stale hits of the registration caches of ucx,libfabric, and with "
 		  "ours; N rounds a cell (2000)",
+		  0 },
+		{ "svm", 'S', NULL, 0,
+		  "the GPU's rounds are those of one of two that share virtual memory, with "
+		  "memory of their own: what it reads moves there",
 		  0 },
 		{ "load", 'l', "T", 0, "busy threads beside the test (2)", 0 },
 		TOOL_OPTION_JSON,

@@ -27,7 +27,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include <uhmm/gpu.h>
+#include <uhmm/svm.h>
 #include <uhmm/hmm.h>
 #include <uhmm/ptable.h>
 
@@ -83,6 +83,7 @@ void litmus_actor_call(struct litmus_actor *actor, void (*fn)(void *arg), void *
 struct litmus {
 	bool naive;
 	struct litmus_dev *dev;
+	struct svm *svm; /* NULL, or the GPU is the first of its two */
 	struct gpu *gpu;
 	struct gpu_queue *queue;
 	struct litmus_actor elder; /* older than the mirror */

@@ -135,10 +135,19 @@ static void back_off(unsigned replays)
 		nanosleep(&delay, NULL);
 }
 
-static void check_cancelled(struct gpu_sm *sm)
+/* Rest while the queues are quiet; does not return if the job is cancelled. */
+static void __attribute__((noinline, cold)) attend(struct gpu_sm *sm)
 {
-	if (atomic_load_explicit(&sm->job->cancelled, memory_order_relaxed))
+	gpu_sched_rest(sm);
+	if (atomic_load_explicit(&sm->job->attention, memory_order_relaxed) & GPU_JOB_CANCELLED)
 		siglongjmp(sm->cancel, 1);
+}
+
+static inline void check_cancelled(struct gpu_sm *sm)
+{
+	if (__builtin_expect(atomic_load_explicit(&sm->job->attention, memory_order_relaxed) != 0,
+			     0))
+		attend(sm);
 }
 
 static void __attribute__((noreturn)) cancel(struct gpu_sm *sm, const struct part *part,
@@ -172,7 +181,14 @@ static void __attribute__((noinline)) resolve(struct gpu_sm *sm, const struct pa
 		if (replays == REPLAYS_MAX)
 			cancel(sm, part, err == -EAGAIN ? -EBUSY : err, HMM_REASON_NONE);
 		back_off(replays);
-		gpu_fault_raise(sm->gpu, &fault);
+		fault.locked = 0;
+		fault.err = gpu_policy_fault(sm, &fault);
+		if (!fault.err)
+			gpu_fault_raise(sm->gpu, &fault);
+		else if (fault.err > 0)
+			fault.err = 0;
+		else
+			cancel(sm, part, fault.err, HMM_REASON_NONE);
 		if (!fault.err)
 			err = try_part(sm, part);
 		if (fault.locked)

@@ -121,6 +121,9 @@ static int run(struct gpu *gpu, struct gpu_command *command)
 	case GPU_COMMAND_HOLE:
 		gpu_mmu_set_hole(gpu, command->start, command->end);
 		return 0;
+	case GPU_COMMAND_FORGET:
+		gpu_mmu_forget(gpu, command->start, command->end);
+		return 0;
 	case GPU_COMMAND_PEEK:
 		return peek(gpu, command);
 	default:
@@ -172,6 +175,17 @@ int gpu_set_unmanaged(struct gpu *gpu, uintptr_t start, size_t length)
 	return gpu_command(gpu, &command);
 }
 
+int gpu_forget(struct gpu *gpu, const void *start, size_t length)
+{
+	struct gpu_command command = {.kind = GPU_COMMAND_FORGET,
+				      .start = (uintptr_t)start & -GPU_PAGE,
+				      .end = (uintptr_t)start + length};
+
+	if (command.end < (uintptr_t)start)
+		return -EOVERFLOW;
+	return length ? gpu_command(gpu, &command) : 0;
+}
+
 int gpu_peek(struct gpu *gpu, const void *addr, void *page)
 {
 	struct gpu_command command = {
@@ -187,6 +201,7 @@ void gpu_die(struct gpu *gpu)
 	gpu_sched_kill(gpu, "the device died");
 	if (gpu_command(gpu, &command))
 		return;
+	gpu_hive_forget(gpu);
 	if (gpu->vram.devmem)
 		hmm_devmem_lost(gpu->vram.devmem);
 	if (gpu->exclusive.devmem)

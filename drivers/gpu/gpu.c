@@ -6,7 +6,7 @@
  * how translations leave it (shootdown.c), the fault buffer (fault.c, exclusive.c,
  * command.c), what maps (window.c, bind.c), the GPU's own memory (vram.c), what copies
  * (engine.c) and what moves (migrate.c), jobs (queue.c) and why they end (error.c),
- * thread.c, verify.c, late.c.
+ * thread.c, verify.c, late.c; other GPUs (hive.c) and who decides for us (policy.c).
  *
  * One notifier over the whole address space, as nouveau has one per process. An
  * invalidate forgets the range whatever the event was, except after a fork: what an
@@ -31,7 +31,7 @@ static void invalidate(void *priv, const struct hmm_event *event)
 		return;
 	if (gpu->naive)
 		gpu_late_put(gpu, event->start, event->end);
-	else if (event->kind == HMM_EVENT_MIGRATE && event->owner == gpu)
+	else if (event->kind == HMM_EVENT_MIGRATE && event->owner == gpu->owner)
 		gpu_mmu_forget_system(gpu, event->start, event->end);
 	else
 		gpu_mmu_forget(gpu, event->start, event->end);
@@ -67,10 +67,20 @@ static int take_options(struct gpu *gpu, const struct gpu_options *options)
 	gpu->verify.on = known->verify;
 	gpu->naive = known->naive;
 	gpu->log = known->log != NULL;
+	gpu->hive = known->hive;
+	gpu->slot = GPU_HIVE_MAX;
+	gpu->owner = gpu->hive ? (void *)gpu->hive : gpu;
+	if (known->policy)
+		gpu->policy = *known->policy;
+	if (gpu->hive || gpu->policy.size)
+		known->no_exclusive = true;
 	gpu->migrate.after = known->vram_bytes ? known->migrate_after : 0;
 	if (gpu->sms > GPU_SMS_MAX || gpu->fault_window > GPU_WINDOW_MAX ||
 	    gpu->fault_window & (gpu->fault_window - 1) || known->vram_bytes % GPU_PAGE ||
-	    known->migrate_after > MIGRATE_AFTER_MAX)
+	    known->migrate_after > MIGRATE_AFTER_MAX ||
+	    (known->policy &&
+	     (known->policy->size != sizeof(*known->policy) || !known->policy->fault ||
+	      !known->policy->may || !known->policy->sequence)))
 		return -EINVAL;
 	return 0;
 }
@@ -80,6 +90,7 @@ static void init_locks(struct gpu *gpu)
 	pthread_mutex_init(&gpu->sched.lock, NULL);
 	pthread_cond_init(&gpu->sched.work, NULL);
 	pthread_cond_init(&gpu->sched.settled, NULL);
+	pthread_cond_init(&gpu->sched.resumed, NULL);
 	pthread_mutex_init(&gpu->faults.lock, NULL);
 	pthread_cond_init(&gpu->faults.put, NULL);
 	pthread_cond_init(&gpu->faults.answered, NULL);
@@ -99,6 +110,7 @@ static void destroy(struct gpu *gpu)
 	pthread_mutex_destroy(&gpu->sched.lock);
 	pthread_cond_destroy(&gpu->sched.work);
 	pthread_cond_destroy(&gpu->sched.settled);
+	pthread_cond_destroy(&gpu->sched.resumed);
 	pthread_mutex_destroy(&gpu->faults.lock);
 	pthread_cond_destroy(&gpu->faults.put);
 	pthread_cond_destroy(&gpu->faults.answered);
@@ -135,6 +147,7 @@ static void stop(struct gpu *gpu)
 	gpu_sms_stop(gpu);
 	gpu_migrate_stop(gpu);
 	gpu_memories_destroy(gpu);
+	gpu_hive_leave(gpu);
 	gpu_engine_stop(gpu);
 	gpu_memories_free(gpu);
 	gpu_faults_stop(gpu);
@@ -157,6 +170,8 @@ static int start(struct gpu *gpu)
 		err = gpu_engine_start(gpu);
 	if (!err)
 		err = gpu_memories_create(gpu);
+	if (!err)
+		err = gpu_hive_join(gpu);
 	if (!err)
 		err = gpu_migrate_start(gpu);
 	if (!err)

@@ -47,6 +47,8 @@ struct gpu_thread {
 	char *stack; /* GPU_STACK bytes that never move; NULL: not started */
 };
 
+#define GPU_JOB_CANCELLED 1u
+#define GPU_JOB_QUIET 2u /* rest until sched.quiet is over */
 struct gpu_job {
 	struct gpu_queue *queue;
 	struct gpu_job *next; /* behind this one in the queue */
@@ -56,7 +58,7 @@ struct gpu_job {
 	uint64_t begin;		      /* verify clock when it was submitted */
 	uint64_t count, taken, chunk; /* taken: indices given to SMs; sched.lock */
 	unsigned running;	      /* SMs inside it; sched.lock */
-	atomic_bool cancelled;	      /* read by SMs at each access and index */
+	atomic_uint attention;	      /* GPU_JOB_*; read by SMs at each access and index */
 	struct gpu_error error;	      /* set once, before cancelled; sched.lock */
 	struct gpu_fence *fence;      /* NULL: nobody waits */
 };
@@ -79,6 +81,8 @@ struct gpu_sched {
 	pthread_mutex_t lock;	/* protects all queues and jobs */
 	pthread_cond_t work;	/* an index can be taken, or stop */
 	pthread_cond_t settled; /* a job ended */
+	pthread_cond_t resumed; /* quiet is over */
+	bool quiet;
 	struct gpu_queue *turn; /* ring: whose turn it is; NULL: no queue */
 	uint64_t ids;
 	bool stop;
@@ -133,6 +137,7 @@ struct gpu_memory {
 	_Atomic uint16_t *used;	 /* of a block of 16 frames: how many are */
 	_Atomic uint32_t *touched; /* of a block: clock at its last use */
 	_Atomic uint32_t clock;	   /* of evictions and migrations */
+	struct gpu_memory *home;   /* itself; a peer's view: the peer's own */
 };
 #define GPU_BLOCK_SHIFT 4 /* frames: 64 KiB */
 #define GPU_BLOCK ((uint64_t)1 << GPU_BLOCK_SHIFT)
@@ -162,6 +167,13 @@ struct gpu_engine {
 		atomic_bool dead;
 		unsigned number;
 	} thread[GPU_ENGINE_THREADS];
+};
+
+/* hive.c. A slot is one GPU's for the life of the hive. */
+struct gpu_hive {
+	struct gpu *_Atomic member[GPU_HIVE_MAX];
+	_Atomic unsigned slots;	  /* given out */
+	_Atomic unsigned walkers; /* engines that look at members */
 };
 
 /* migrate.c */
@@ -202,7 +214,13 @@ struct gpu_fault {
 };
 
 /* What another thread asks of the handler (command.c). Lies on the asker's stack. */
-enum gpu_command_kind { GPU_COMMAND_MAP, GPU_COMMAND_HOLE, GPU_COMMAND_PEEK, GPU_COMMAND_DIE };
+enum gpu_command_kind {
+	GPU_COMMAND_MAP,
+	GPU_COMMAND_HOLE,
+	GPU_COMMAND_FORGET,
+	GPU_COMMAND_PEEK,
+	GPU_COMMAND_DIE,
+};
 struct gpu_command {
 	enum gpu_command_kind kind;
 	uintptr_t start, end; /* MAP: within one aligned block of 2 MiB */
@@ -256,6 +274,11 @@ struct gpu {
 	struct gpu_verify verify;
 	struct gpu_late late;
 	struct gpu_memory vram, exclusive;
+	struct gpu_memory peer[GPU_HIVE_MAX]; /* views; devmem is NULL where there is none */
+	struct gpu_hive *hive;		      /* NULL: none */
+	unsigned slot;			      /* in it; GPU_HIVE_MAX: not in it yet */
+	void *owner;			      /* of our devmems, and of the hive's */
+	struct gpu_policy policy;	      /* size 0: none */
 	struct gpu_contest contest[GPU_CONTESTS];
 	struct gpu_engine engine;
 	struct gpu_migrate migrate;
@@ -273,6 +296,8 @@ struct gpu_window {
 	uintptr_t start, end;	       /* at most GPU_WINDOW_MAX pages */
 	uint64_t want[GPU_WINDOW_MAX]; /* in: HMM_PFN_REQ_* of each page */
 	bool system_atomics;	       /* in: atomics on system memory are allowed here */
+	uint8_t may[GPU_WINDOW_MAX];   /* policy.c: GPU_MAY_* */
+	uint64_t sequence;	       /* of the policy when it said so */
 	uint64_t mapped;	       /* out: pages that have a translation now */
 	uintptr_t refused;	       /* out, -EIO, -ENXIO: the answer of this page ... */
 	uint64_t refused_entry;	       /* ... is this, and cannot be used */
@@ -358,6 +383,7 @@ static inline void gpu_sm_leave(struct gpu_sm *sm)
 bool gpu_sched_take(struct gpu_sm *sm, uint64_t *from, uint64_t *to, bool wait);
 void gpu_sched_done(struct gpu_sm *sm);
 void gpu_sched_fail(struct gpu_job *job, const struct gpu_error *error);
+void gpu_sched_rest(struct gpu_sm *sm);
 void gpu_sched_kill(struct gpu *gpu, const char *why);
 void gpu_sched_drain(struct gpu *gpu);
 void gpu_sched_destroy(struct gpu *gpu);
@@ -396,16 +422,21 @@ void gpu_memories_destroy(struct gpu *gpu);
 void gpu_memories_free(struct gpu *gpu);
 /* The memory that a HMM_PFN_DEVICE entry is about; NULL: none of ours. */
 struct gpu_memory *gpu_memory_of(struct gpu *gpu, uint64_t entry);
+/* hive.c: the view of the peer that has it; NULL: none. Inside sections: has one. */
+struct gpu_memory *gpu_hive_view(const struct gpu *gpu, uint64_t entry);
 /* Inside sections: the bytes of an entry's page. */
 static inline char *gpu_frame_at(const struct gpu *gpu, uint64_t entry)
 {
 	const struct gpu_memory *memory =
 		hmm_pfn_devmem(entry) == gpu->vram.id && gpu->vram.devmem ? &gpu->vram
-									  : &gpu->exclusive;
+		: gpu->hive ? gpu_hive_view(gpu, entry)
+			    : &gpu->exclusive;
 
 	return (char *)memory->where[hmm_pfn_frame(entry)];
 }
 void gpu_memory_touch(struct gpu *gpu, uint64_t entry);
+int gpu_memory_arrays(struct gpu_memory *memory, bool view);
+void gpu_memory_free_arrays(struct gpu_memory *memory);
 uint64_t gpu_memory_make_room(struct gpu_memory *memory, uint64_t frames);
 
 /* engine.c */
@@ -422,6 +453,19 @@ void gpu_migrate_hot(struct gpu *gpu, uint64_t block);
 /* window.c */
 int gpu_window_map(struct gpu_window *window, unsigned timeout_ms);
 void gpu_window_clip(struct gpu_window *window, uintptr_t addr);
+
+/* hive.c */
+int gpu_hive_join(struct gpu *gpu);
+void gpu_hive_leave(struct gpu *gpu);
+void gpu_hive_free_views(struct gpu *gpu);
+void gpu_hive_stop_frames(struct gpu_memory *memory, const struct hmm_devmem_copy *copies,
+			  unsigned n);
+void gpu_hive_forget(struct gpu *gpu);
+
+/* policy.c */
+int gpu_policy_fault(struct gpu_sm *sm, const struct gpu_fault *fault);
+void gpu_policy_ask(struct gpu_window *window);
+int gpu_policy_judge(const struct gpu_window *window, size_t page, uint64_t *entry);
 
 /* verify.c */
 int gpu_verify_init(struct gpu *gpu); /* also when verify is off */

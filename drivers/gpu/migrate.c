@@ -172,6 +172,8 @@ static int64_t move_in(struct gpu *gpu, uintptr_t start, uintptr_t end)
 		}
 	} while (room && ++tries < ROOM_TRIES);
 	there = map_and_count(gpu, start, end);
+	if (gpu->policy.size && n > there)
+		there = n; /* it may lie here and be for others */
 	return !there && n < 0 && n != -ENOSPC ? n : there;
 }
 

@@ -108,7 +108,8 @@ static int is_covered(const struct gpu *gpu, uintptr_t addr, uint64_t entry, boo
 }
 
 /* Is pfns[i] the first of 512 pages that one entry can stand for? */
-static bool is_huge(const struct hmm_range *range, size_t i, size_t pages)
+static bool is_huge(const struct gpu_window *window, const struct hmm_range *range, size_t i,
+		    size_t pages)
 {
 	const uint64_t same = GPU_ACCESS_BITS | HMM_PFN_ERROR | HMM_PFN_KIND_MASK;
 	uint64_t first = range->pfns[i];
@@ -116,10 +117,12 @@ static bool is_huge(const struct hmm_range *range, size_t i, size_t pages)
 
 	if (((range->start >> UHMM_PTABLE_PAGE_SHIFT) + i) % GPU_HUGE_PAGES ||
 	    pages - i < GPU_HUGE_PAGES || hmm_pfn_order(first) < GPU_HUGE_ORDER ||
-	    !(first & HMM_PFN_VALID) || hmm_pfn_is_device(first))
+	    !(first & HMM_PFN_VALID) || hmm_pfn_is_device(first) ||
+	    window->may[i] & GPU_MAY_DEMAND)
 		return false;
 	for (j = 1; j < GPU_HUGE_PAGES; j++) {
-		if ((range->pfns[i + j] & same) != (first & same) ||
+		if (window->may[i + j] != window->may[i] ||
+		    (range->pfns[i + j] & same) != (first & same) ||
 		    hmm_pfn_number(range->pfns[i + j]) != hmm_pfn_number(first) + j)
 			return false;
 	}
@@ -156,7 +159,7 @@ static int note_frame(struct gpu *gpu, uintptr_t addr, uint64_t entry)
 
 	if (!memory || frame >= memory->frames)
 		return -ENXIO;
-	if (atomic_load(&memory->lost))
+	if (atomic_load(&memory->home->lost))
 		return -EAGAIN;
 	before = memory->rmap[frame];
 	if (before && before != addr &&
@@ -182,9 +185,10 @@ static uint64_t kept(const struct gpu_window *window, uint64_t entry)
 }
 
 /* One answer. 0: installed, or nothing to install; *mapped says which. */
-static int install_one(struct gpu_window *window, uintptr_t addr, uint64_t want,
-		       uint64_t entry, bool huge, uint64_t stamp, bool *mapped)
+static int install_one(struct gpu_window *window, size_t page, uintptr_t addr, uint64_t entry,
+		       bool huge, uint64_t stamp, bool *mapped)
 {
+	uint64_t want = window->want[page];
 	int covered, err;
 
 	*mapped = false;
@@ -192,6 +196,9 @@ static int install_one(struct gpu_window *window, uintptr_t addr, uint64_t want,
 		return -EIO; /* faulted, but not there */
 	if (!(entry & HMM_PFN_VALID))
 		return 0;
+	err = gpu_policy_judge(window, page, &entry);
+	if (err || !entry)
+		return err;
 	entry = kept(window, entry);
 	covered = is_covered(window->gpu, addr, entry, huge);
 	if (covered < 0)
@@ -217,17 +224,19 @@ int gpu_mmu_install(struct gpu_window *window, const struct hmm_range *range)
 	bool mapped;
 
 	window->mapped = 0;
+	if (gpu->policy.size &&
+	    __atomic_load_n(gpu->policy.sequence, __ATOMIC_ACQUIRE) != window->sequence)
+		return -ESTALE; /* what the policy allowed was changed: ask again */
 	for (i = 0; i < pages; i += step) {
 		uintptr_t addr = range->start + i * GPU_PAGE;
-		bool huge = is_huge(range, i, pages) &&
+		bool huge = is_huge(window, range, i, pages) &&
 			    !in_hole(&gpu->mmu, addr, addr + GPU_HUGE);
 		int err;
 
 		step = huge ? GPU_HUGE_PAGES : 1;
 		if (in_hole(&gpu->mmu, addr, addr + 1))
 			continue;
-		err = install_one(window, addr, window->want[i], range->pfns[i], huge, stamp,
-				  &mapped);
+		err = install_one(window, i, addr, range->pfns[i], huge, stamp, &mapped);
 		if (err) {
 			window->refused = addr;
 			window->refused_entry = range->pfns[i];

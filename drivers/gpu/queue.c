@@ -112,13 +112,18 @@ static void fence_signal(struct gpu_fence *fence, const struct gpu_error *error)
 	pthread_mutex_unlock(&fence->lock);
 }
 
+static bool is_cancelled(struct gpu_job *job)
+{
+	return atomic_load(&job->attention) & GPU_JOB_CANCELLED;
+}
+
 /* sched.lock held. */
 static void settle(struct gpu_queue *queue)
 {
 	struct gpu_job *job;
 
 	while ((job = queue->head) && !job->running &&
-	       (job->taken == job->count || atomic_load(&job->cancelled))) {
+	       (job->taken == job->count || is_cancelled(job))) {
 		queue->head = job->next;
 		if (!queue->head)
 			queue->tail = NULL;
@@ -135,13 +140,13 @@ static struct gpu_job *pick(struct gpu_sched *sched)
 {
 	struct gpu_queue *queue = sched->turn;
 
-	if (!queue)
+	if (!queue || sched->quiet)
 		return NULL;
 	do {
 		struct gpu_job *job = queue->head;
 
 		queue = queue->next;
-		if (job && job->taken < job->count && !atomic_load(&job->cancelled)) {
+		if (job && job->taken < job->count && !is_cancelled(job)) {
 			sched->turn = queue;
 			return job;
 		}
@@ -187,10 +192,10 @@ void gpu_sched_done(struct gpu_sm *sm)
 /* sched.lock held. The first error is the one that is told. */
 static void fail_job(struct gpu_job *job, const struct gpu_error *error)
 {
-	if (atomic_load(&job->cancelled))
+	if (is_cancelled(job))
 		return;
 	job->error = *error;
-	atomic_store(&job->cancelled, true);
+	atomic_fetch_or(&job->attention, GPU_JOB_CANCELLED);
 	atomic_fetch_add(&job->queue->gpu->count.cancelled, 1);
 }
 
@@ -229,7 +234,59 @@ void gpu_sched_kill(struct gpu *gpu, const char *why)
 			queue = queue->next;
 		} while (queue != gpu->sched.turn);
 	}
+	pthread_cond_broadcast(&gpu->sched.resumed);
 	pthread_mutex_unlock(&gpu->sched.lock);
+}
+
+/*
+ * Quiet: no index is given out, and who has one rests at its next access. The flag of each job
+ * costs the accesses nothing that they do not pay for being cancelled.
+ */
+static void set_quiet(struct gpu *gpu, bool quiet)
+{
+	struct gpu_sched *sched = &gpu->sched;
+	struct gpu_queue *queue;
+
+	pthread_mutex_lock(&sched->lock);
+	sched->quiet = quiet;
+	queue = sched->turn;
+	if (queue) {
+		do {
+			struct gpu_job *job = queue->head;
+
+			if (job && quiet)
+				atomic_fetch_or(&job->attention, GPU_JOB_QUIET);
+			else if (job)
+				atomic_fetch_and(&job->attention, ~GPU_JOB_QUIET);
+			queue = queue->next;
+		} while (queue != sched->turn);
+	}
+	if (!quiet) {
+		pthread_cond_broadcast(&sched->resumed);
+		pthread_cond_broadcast(&sched->work);
+	}
+	pthread_mutex_unlock(&sched->lock);
+}
+
+void gpu_quiesce(struct gpu *gpu)
+{
+	set_quiet(gpu, true);
+}
+
+void gpu_resume(struct gpu *gpu)
+{
+	set_quiet(gpu, false);
+}
+
+/* An SM outside sections whose job has a flag. */
+void gpu_sched_rest(struct gpu_sm *sm)
+{
+	struct gpu_sched *sched = &sm->gpu->sched;
+
+	pthread_mutex_lock(&sched->lock);
+	while (sched->quiet && !is_cancelled(sm->job))
+		pthread_cond_wait(&sched->resumed, &sched->lock);
+	pthread_mutex_unlock(&sched->lock);
 }
 
 /* Verify clock at which the oldest job that is not settled was submitted. */
@@ -307,6 +364,11 @@ void gpu_sched_drain(struct gpu *gpu)
 {
 	while (gpu->sched.turn)
 		gpu_queue_destroy(gpu->sched.turn);
+}
+
+void gpu_drain(struct gpu *gpu)
+{
+	gpu_sched_drain(gpu);
 }
 
 static struct gpu_fence *fence_create(void)

@@ -77,8 +77,14 @@ static void run_indices(struct gpu_sm *sm, uint64_t from, uint64_t to)
 	struct gpu_job *job = sm->job;
 
 	for (; from < to; from++) {
-		if (atomic_load_explicit(&job->cancelled, memory_order_relaxed))
-			return;
+		if (__builtin_expect(atomic_load_explicit(&job->attention, memory_order_relaxed) !=
+					     0,
+				     0)) {
+			gpu_sched_rest(sm);
+			if (atomic_load_explicit(&job->attention, memory_order_relaxed) &
+			    GPU_JOB_CANCELLED)
+				return;
+		}
 		job->kernel(sm, job->arg, from);
 	}
 }

@@ -87,14 +87,15 @@ static uint64_t blocks_of(const struct gpu_memory *memory)
 	return (memory->frames + GPU_BLOCK - 1) >> GPU_BLOCK_SHIFT;
 }
 
-static void free_arrays(struct gpu_memory *memory)
+void gpu_memory_free_arrays(struct gpu_memory *memory)
 {
 	hmm_free((void *)memory->rmap, memory->frames * sizeof(*memory->rmap));
 	hmm_free(memory->where, memory->frames * sizeof(*memory->where));
 	hmm_free((void *)memory->stopped, memory->frames * sizeof(*memory->stopped));
 	hmm_free((void *)memory->used, blocks_of(memory) * sizeof(*memory->used));
 	hmm_free((void *)memory->touched, blocks_of(memory) * sizeof(*memory->touched));
-	hmm_free(memory->base, memory->frames * GPU_PAGE);
+	if (memory->home == memory)
+		hmm_free(memory->base, memory->frames * GPU_PAGE);
 	memory->rmap = NULL;
 	memory->where = NULL;
 	memory->stopped = NULL;
@@ -103,11 +104,14 @@ static void free_arrays(struct gpu_memory *memory)
 	memory->base = NULL;
 }
 
-static int alloc_arrays(struct gpu_memory *memory)
+/* A view has notes of its own; who uses which frame, and the bytes, are its home's. */
+int gpu_memory_arrays(struct gpu_memory *memory, bool view)
 {
 	memory->rmap = hmm_alloc(memory->frames * sizeof(*memory->rmap));
 	memory->where = hmm_alloc(memory->frames * sizeof(*memory->where));
 	memory->stopped = hmm_alloc(memory->frames * sizeof(*memory->stopped));
+	if (view)
+		return memory->rmap && memory->where && memory->stopped ? 0 : -ENOMEM;
 	memory->used = hmm_alloc(blocks_of(memory) * sizeof(*memory->used));
 	memory->touched = hmm_alloc(blocks_of(memory) * sizeof(*memory->touched));
 	if (!memory->host)
@@ -127,7 +131,7 @@ static int create(struct gpu_memory *memory, struct gpu *gpu, uint64_t frames, b
 		.host_frames = host,
 		.timeslice_us = gpu->options.timeslice_us,
 		.timeout_ms = gpu->options.timeout_ms,
-		.owner = gpu,
+		.owner = gpu->owner,
 	};
 	struct hmm_devmem *devmem = NULL;
 	int err;
@@ -135,12 +139,13 @@ static int create(struct gpu_memory *memory, struct gpu *gpu, uint64_t frames, b
 	memory->gpu = gpu;
 	memory->frames = frames;
 	memory->host = host;
-	err = alloc_arrays(memory);
+	memory->home = memory;
+	err = gpu_memory_arrays(memory, false);
 	if (!err)
 		err = hmm_devmem_create(gpu->hmm, &options, host ? &host_ops : &copied_ops,
 					memory, &devmem);
 	if (err) {
-		free_arrays(memory);
+		gpu_memory_free_arrays(memory);
 		return err;
 	}
 	memory->id = hmm_devmem_id(devmem);
@@ -176,8 +181,9 @@ void gpu_memories_destroy(struct gpu *gpu)
 /* The engine is gone, with what it was late for (a transfer that the library gave up). */
 void gpu_memories_free(struct gpu *gpu)
 {
-	free_arrays(&gpu->exclusive);
-	free_arrays(&gpu->vram);
+	gpu_memory_free_arrays(&gpu->exclusive);
+	gpu_memory_free_arrays(&gpu->vram);
+	gpu_hive_free_views(gpu);
 }
 
 struct gpu_memory *gpu_memory_of(struct gpu *gpu, uint64_t entry)
@@ -186,13 +192,13 @@ struct gpu_memory *gpu_memory_of(struct gpu *gpu, uint64_t entry)
 
 	return gpu->vram.devmem && id == gpu->vram.id		  ? &gpu->vram
 	       : gpu->exclusive.devmem && id == gpu->exclusive.id ? &gpu->exclusive
-								   : NULL;
+								   : gpu->hive ? gpu_hive_view(gpu, entry) : NULL;
 }
 
 /* Inside a section: an SM has looked a page of it up. */
 void gpu_memory_touch(struct gpu *gpu, uint64_t entry)
 {
-	struct gpu_memory *memory = gpu_memory_of(gpu, entry);
+	struct gpu_memory *memory = gpu_memory_of(gpu, entry)->home;
 	uint32_t now = atomic_load_explicit(&memory->clock, memory_order_relaxed);
 
 	atomic_store_explicit(&memory->touched[hmm_pfn_frame(entry) >> GPU_BLOCK_SHIFT], now,

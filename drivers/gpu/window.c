@@ -10,6 +10,7 @@
 
 #include "gpu_private.h"
 
+#define STALE_TRIES 100 /* a policy that changes as often while one answer is got */
 #define NAIVE_TRIES 1000 /* as often as an access is replayed, access.c */
 
 static int program(const struct hmm_range *range, void *window)
@@ -55,17 +56,22 @@ int gpu_window_map(struct gpu_window *window, unsigned timeout_ms)
 		.end = window->end,
 		.pfns = window->pfns,
 		.pfn_flags_mask = HMM_PFN_REQ_FAULT | HMM_PFN_REQ_WRITE,
-		.owner = gpu, /* what is in our memory stays; what is in another's comes */
+		.owner = gpu->owner, /* what is in our memory stays; what is in another's comes */
 	};
-	int err;
+	int err, tries = 0;
 
-	memcpy(window->pfns, window->want,
-	       (window->end - window->start) / GPU_PAGE * sizeof(*window->pfns));
-	if (gpu->naive)
-		err = map_naive(window, &range);
-	else
-		err = hmm_range_program(&range, timeout_ms, &gpu->mmu.lock, program,
-					window);
+	do {
+		gpu_policy_ask(window);
+		memcpy(window->pfns, window->want,
+		       (window->end - window->start) / GPU_PAGE * sizeof(*window->pfns));
+		if (gpu->naive)
+			err = map_naive(window, &range);
+		else
+			err = hmm_range_program(&range, timeout_ms, &gpu->mmu.lock, program,
+						window);
+	} while (err == -ESTALE && ++tries < STALE_TRIES);
+	if (err == -ESTALE)
+		err = -EBUSY;
 	if (err == -EIO || err == -ENXIO)
 		hmm_log(HMM_LOG_ERROR, "gpu: the answer for %#lx cannot be used: %#llx",
 			(unsigned long)window->refused,

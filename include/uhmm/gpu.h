@@ -37,9 +37,40 @@ struct gpu;
 struct gpu_queue;
 struct gpu_fence;
 struct gpu_sm;
+struct gpu_hive;
 
 /** enum gpu_access - what a fault wanted */
 enum gpu_access { GPU_READ = 0, GPU_WRITE = 1, GPU_ATOMIC = 2, GPU_PREFETCH = 3 };
+
+/* What a policy allows of a page (struct gpu_policy). */
+#define GPU_MAY_READ 1u
+#define GPU_MAY_WRITE 2u
+#define GPU_MAY_PEER 4u	 /* also where it lies in another GPU's video memory */
+#define GPU_MAY_DEMAND 8u /* WRITE only for who faults to write; others get READ */
+
+/**
+ * struct gpu_policy - somebody who says what a GPU may map, and where it shall lie
+ * @size: sizeof(struct gpu_policy)
+ * @arg: handed to both
+ * @fault: an SM has missed, before the fault is served: bring the page where it belongs. @gone:
+ *	there was a translation, but what is behind it has changed. 0: serve it; > 0: try the access
+ *	again at once; negative errno: end the job. Context: a thread of the GPU's, no lock
+ *	held; may sleep, and call gpu_migrate(), gpu_migrate_home(), gpu_locate() and hmm_*().
+ * @may: what of the range may be mapped: GPU_MAY_*, the same for all of [addr, *end); in: *end is
+ *	the most that is asked for. Context: the fault handler; takes only locks whose holders
+ *	neither sleep nor call the GPU.
+ * @sequence: in memory of hmm_alloc(); raised by the policy when an old answer of @may becomes
+ *	wrong, in an invalidate if that is why: what was answered before is not mapped from then
+ *	on. What is mapped already goes by gpu_forget(). Read and written by __atomic_*.
+ */
+struct gpu_policy {
+	size_t size;
+	void *arg;
+	int (*fault)(void *arg, struct gpu *gpu, uintptr_t addr, enum gpu_access access,
+		     bool gone);
+	unsigned (*may)(void *arg, struct gpu *gpu, uintptr_t addr, uintptr_t *end);
+	const uint64_t *sequence;
+};
 
 /**
  * struct gpu_options - how to build a GPU; zero means default
@@ -64,6 +95,9 @@ enum gpu_access { GPU_READ = 0, GPU_WRITE = 1, GPU_ATOMIC = 2, GPU_PREFETCH = 3 
  * @no_exclusive: atomics are the CPU's own, on system memory. By default the page of an
  *	atomic is the GPU's alone until a CPU touches it, where the library can do that
  * @three_step: gpu_migrate() copies itself, between the library's three steps
+ * @hive: GPUs of one hive reach each other's video memory; implies @no_exclusive
+ * @policy: says what may be mapped; copied, what it points to outlives the GPU; implies
+ *	@no_exclusive. NULL: everything that the program may use
  */
 struct gpu_options {
 	size_t size;
@@ -80,7 +114,16 @@ struct gpu_options {
 	unsigned timeslice_us;
 	unsigned timeout_ms;
 	unsigned migrate_after;
+	struct gpu_hive *hive;
+	const struct gpu_policy *policy;
 };
+
+/** GPU_HIVE_MAX - GPUs that a hive sees in its life */
+#define GPU_HIVE_MAX 8u
+/** gpu_hive_create() - of GPUs that are opened and closed by one thread at a time. NULL: -ENOMEM */
+UHMM_API struct gpu_hive *gpu_hive_create(void);
+/** gpu_hive_destroy() - all its GPUs are closed; NULL is allowed */
+UHMM_API void gpu_hive_destroy(struct gpu_hive *hive);
 
 /**
  * gpu_open() - Return: 0; -EINVAL bad option; as hmm_open(), hmm_notifier_insert(), and
@@ -142,6 +185,9 @@ UHMM_API int gpu_queue_create(struct gpu *gpu, struct gpu_queue **queue);
 /** gpu_queue_destroy() - waits for its jobs */
 UHMM_API void gpu_queue_destroy(struct gpu_queue *queue);
 
+/** gpu_drain() - destroys all queues, as gpu_close() does first; nobody submits any more */
+UHMM_API void gpu_drain(struct gpu *gpu);
+
 /**
  * gpu_submit() - start a job
  * @queue: where; @kernel: what; @arg: handed to it; @count: indices
@@ -191,6 +237,32 @@ UHMM_API int64_t gpu_bind(struct gpu *gpu, const void *start, size_t length);
 UHMM_API int64_t gpu_migrate(struct gpu *gpu, const void *start, size_t length);
 /** gpu_migrate_home() - and back; whatever device has it. Return: as hmm_migrate_to_host() */
 UHMM_API int64_t gpu_migrate_home(struct gpu *gpu, const void *start, size_t length);
+
+/** GPU_LOCATE_MAX - pages of one gpu_locate() */
+#define GPU_LOCATE_MAX 512u
+/**
+ * gpu_locate() - in whose video memory pages are; the answer may be stale on return
+ * @gpu: whose hive is asked; @start: page aligned; @pages: at most GPU_LOCATE_MAX
+ * @where: out: for each page its GPU; NULL: somewhere else, or nowhere
+ * Context: any thread, a policy's fault too, not a callback.
+ * Return: 0; -EINVAL; -EBUSY it changes too fast; as hmm_range_snapshot().
+ */
+UHMM_API int gpu_locate(struct gpu *gpu, const void *start, unsigned pages,
+			struct gpu **where);
+
+/**
+ * gpu_forget() - no SM uses a translation of the range any more; the next access faults
+ * Context: any thread, not a kernel, not a callback. Return: 0; -EOVERFLOW; -ENODEV.
+ */
+UHMM_API int gpu_forget(struct gpu *gpu, const void *start, size_t length);
+
+/**
+ * gpu_quiesce() - queues stop: SMs rest at their next access or index, until gpu_resume()
+ * It does not wait for them. Context: any thread, any callback. A job that rests is not done,
+ * and keeps gpu_close() waiting.
+ */
+UHMM_API void gpu_quiesce(struct gpu *gpu);
+UHMM_API void gpu_resume(struct gpu *gpu);
 
 /**
  * gpu_peek() - read a page in the GPU's own memory where it lies; it stays there

@@ -17,6 +17,7 @@
 #include <uhmm/ramdev.h>
 
 #include "devices_odp.h"
+#include "devices_svm.h"
 #include "devices_uring.h"
 
 static int ram_open(struct device *dev)
@@ -138,6 +139,10 @@ const struct driver live_drivers[] = {
 	  live_uring_write, live_uring_lookup, ram_mark, live_uring_stale },
 	{ "odp", live_odp_open, live_odp_close, live_odp_read, live_odp_write,
 	  live_odp_lookup, ram_mark, ram_stale },
+	{ "svm", live_svm_open, live_svm_close, live_svm_read, live_svm_write,
+	  live_svm_lookup, live_svm_mark, live_svm_stale },
+	{ "svm-vram", live_svm_open_vram, live_svm_close, live_svm_read, live_svm_write,
+	  live_svm_lookup, live_svm_mark, live_svm_stale },
 };
 const unsigned live_driver_count = sizeof(live_drivers) / sizeof(live_drivers[0]);
 

@@ -16,6 +16,7 @@ struct device {
 	void *priv;
 	struct hmm *hmm; /* a reference of our own, for fences */
 	bool fleeting;	 /* a translation need not outlive its access */
+	bool memory;	 /* of its own, which not everybody may have */
 };
 
 struct driver {

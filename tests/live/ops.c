@@ -118,14 +118,30 @@ static char *reserve(size_t length, size_t unit)
 	return (char *)(((uintptr_t)p + unit - 1) / unit * unit);
 }
 
+/*
+ * A hole cannot be read. A device with tables to grow may have had a mapping put into it meanwhile,
+ * the library's own: then there is none.
+ */
+static enum verdict is_refused(struct device *dev, char *at)
+{
+	int byte = device_byte(dev, at);
+	unsigned char present;
+	bool hole = mincore((void *)((uintptr_t)at & -(uintptr_t)4096), 1, &present) &&
+		    errno == ENOMEM;
+
+	if (hole || byte < 0)
+		EXPECT(-EFAULT, byte);
+	return PASS;
+}
+
 static enum verdict op_move(struct area *a, struct device *dev)
 {
 	char *to = reserve(a->length, a->unit), *from = a->at;
 
 	SYS(mremap(from, a->length, a->length, MREMAP_MAYMOVE | MREMAP_FIXED, to));
 	TRY(area_gone(a, dev, 0, area_units(a)));
-	EXPECT(-EFAULT, device_byte(dev, from));
-	EXPECT(-EFAULT, device_byte(dev, from + a->length - 1));
+	TRY(is_refused(dev, from));
+	TRY(is_refused(dev, from + a->length - 1));
 	a->at = to;
 	return area_agrees(a, dev);
 }

@@ -1,7 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: LGPL-2.1-or-later OR BSD-2-Clause
 # The program in a README.md compiles as it stands there, and runs.
-# readme_example.sh SOURCE_ROOT BUILD_ROOT COMPILER README DRIVER SAYS
+# readme_example.sh SOURCE_ROOT BUILD_ROOT COMPILER README 'DRIVER...' SAYS
 set -eu
 
 root=$1 build=$2 cc=$3 readme=$4 driver=$5 says=$6
@@ -11,8 +11,13 @@ trap 'rm -rf "$dir"' EXIT
 awk '/^```c$/ { on = 1; next } /^```$/ { on = 0 } on' "$root/$readme" >"$dir/list.c"
 [ -s "$dir/list.c" ] || { echo "$readme has no program"; exit 1; }
 # What pkg-config would say of an installed uhmm-DRIVER.
+libs=
+for name in $driver; do
+	libs="$libs -luhmm-$name"
+done
+# shellcheck disable=SC2086 # words
 "$cc" -Wall -Wextra -Wno-unused-parameter -Werror "$dir/list.c" -o "$dir/list" \
-	"-I$root/include" "-L$build" "-luhmm-$driver" -luhmm "-Wl,-rpath,$build"
+	"-I$root/include" "-L$build" $libs -luhmm "-Wl,-rpath,$build"
 said=$("$dir/list")
 echo "$said"
 if [ "$said" = "$says" ]; then

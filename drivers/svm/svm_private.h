@@ -1,0 +1,120 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later OR BSD-2-Clause */
+/*
+ * svm_private - what the parts of the svm driver know of each other.
+ *
+ * Locks, in this order; struct svm and what they protect never move (hmm_alloc):
+ *
+ *	set_lock	calls that change attributes or move ranges, one at a time
+ *	stripe[].lock	SMs that bring chunks of one 2 MiB block; sleep over migrations
+ *	evict.lock	who evicts and who waits for a restore; also in the callback
+ *	tree_lock	the tree and what goes with it; a leaf: the GPUs' handlers and the
+ *			library's worker take it, so nobody waits for anything under it
+ */
+#ifndef SVM_PRIVATE_H
+#define SVM_PRIVATE_H
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <sys/types.h>
+
+#include "attrs.h"
+
+#define SVM_PAGE ((uintptr_t)4096)
+#define SVM_BLOCK ((uintptr_t)2 << 20)
+#define SVM_STRIPES 64u
+#define SVM_UNMAPS 16u
+
+/* Chunks, largest first. */
+#define SVM_SIZES 3u
+static const uintptr_t svm_sizes[SVM_SIZES] = {SVM_BLOCK, (uintptr_t)64 << 10, SVM_PAGE};
+
+struct svm_stripe {
+	pthread_mutex_t lock;
+	uintptr_t block;   /* that moved last, by number */
+	struct gpu *to;	   /* there */
+	uint64_t moved_ns; /* then */
+};
+
+/* An unmap that faults in flight may be older than. */
+struct svm_unmap {
+	uintptr_t start, end;
+	uint64_t clock;
+};
+
+struct svm_evict {
+	pthread_mutex_t lock; /* protects what follows */
+	pthread_cond_t put, restored;
+	bool pending, quiet, stop, started;
+	uint64_t generation; /* of restores */
+	pthread_t thread;
+};
+
+struct svm {
+	struct hmm *hmm;
+	struct hmm_notifier *notifier;
+	struct gpu_hive *hive;
+	struct gpu *gpu[SVM_GPUS_MAX];
+	pid_t pid;
+	struct svm_options options; /* with the defaults filled in */
+	pthread_mutex_t set_lock;
+	pthread_mutex_t tree_lock; /* protects tree, clock, unmaps, must */
+	struct svm_tree tree;
+	uint64_t clock, unmaps; /* of unmaps: how many there were */
+	struct svm_unmap unmap[SVM_UNMAPS];
+	uint64_t sequence; /* struct gpu_policy */
+	struct svm_stripe stripe[SVM_STRIPES];
+	struct svm_evict evict;
+	struct svm_counters {
+		_Atomic uint64_t collected, faults, duplicates, drained, denied;
+		_Atomic uint64_t chunks[SVM_SIZES], migrated, prefetched, fallbacks, in_place;
+		_Atomic uint64_t evictions, quiesced, restored;
+	} count;
+};
+
+static inline void svm_count(_Atomic uint64_t *counter, uint64_t n)
+{
+	atomic_fetch_add_explicit(counter, n, memory_order_relaxed);
+}
+
+/* svm.c */
+unsigned svm_index(const struct svm *svm, const struct gpu *gpu);
+int svm_check_range(const struct svm *svm, uintptr_t start, size_t length, uintptr_t *end);
+struct svm_attrs svm_attrs_of(struct svm *svm, uintptr_t addr, uintptr_t *start,
+			      uintptr_t *end);
+
+/* fault.c: struct gpu_policy */
+int svm_fault(void *arg, struct gpu *gpu, uintptr_t addr, enum gpu_access access, bool gone);
+unsigned svm_may(void *arg, struct gpu *gpu, uintptr_t addr, uintptr_t *end);
+
+/* place.c */
+struct svm_chunk {
+	uintptr_t start, end;
+	unsigned size;	/* of svm_sizes */
+	bool mapped;	/* something is there */
+	bool movable;	/* private anonymous, readable and writable */
+};
+void svm_chunk_at(struct svm *svm, uintptr_t addr, uintptr_t from, uintptr_t to,
+		  uint32_t granularity, struct svm_chunk *chunk);
+int svm_bring(struct svm *svm, unsigned gpu, uintptr_t addr, enum gpu_access access);
+int64_t svm_move(struct svm *svm, uintptr_t start, uintptr_t end, uint32_t location,
+		 unsigned flags);
+
+/* evict.c */
+bool svm_must_map(const struct svm *svm, const struct svm_attrs *attrs);
+void svm_evict(struct svm *svm);
+int svm_miss(struct svm *svm, struct gpu *gpu, uintptr_t addr, enum gpu_access access);
+void svm_map(struct svm *svm, uintptr_t start, uintptr_t end);
+int svm_evict_start(struct svm *svm);
+void svm_evict_stop(struct svm *svm);
+
+/* collect.c */
+extern const struct hmm_notifier_ops svm_notifier_ops;
+bool svm_is_stale(struct svm *svm, uintptr_t addr, uint64_t since);
+
+static inline bool svm_allows(uint64_t entry, enum gpu_access access)
+{
+	return entry & (access == GPU_READ ? HMM_PFN_VALID : HMM_PFN_WRITE);
+}
+
+#endif
