@@ -122,7 +122,8 @@ int hmm_devmem_create(struct hmm *hmm, const struct hmm_devmem_options *options,
 
 	if (err)
 		return err;
-	if (!hmm->pager && (err = pager_make(hmm)) && !hmm->pager)
+	err = pager_need(hmm);
+	if (err)
 		return error_say(err, "no memory for moving pages");
 	devmem = take_slot(hmm);
 	if (!devmem)

@@ -89,8 +89,8 @@ static int create(struct hmm *hmm, const struct hmm_dma_options *options, struct
 	if (!err)
 		err = uhmm_ptable_init(&dma->behind);
 	/* It is what remembers which DONTNEEDs may not have ended yet. */
-	if (!err && options->pinned && !hmm->pager && (err = pager_make(hmm)) && hmm->pager)
-		err = 0;
+	if (!err && options->pinned)
+		err = pager_need(hmm);
 	if (err) {
 		release(dma);
 		arena_free(hmm->arena, dma, sizeof(*dma));

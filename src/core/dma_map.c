@@ -356,7 +356,7 @@ static int settle(struct hmm_dma *dma, const struct hmm_range *range)
 
 	if (err > 0)
 		atomic_fetch_add(&dma->count.settled, 1);
-	return err < 0 ? error_say(-EBUSY, "another thread discards this memory all the time") : 0;
+	return err < 0 ? err : 0;
 }
 
 int64_t hmm_range_dma_map(struct hmm_range *range, struct hmm_dma *dma, uint64_t *daddrs,

@@ -321,7 +321,7 @@ static void pager_free(struct hmm *hmm, struct pager *pager)
 	arena_free(hmm->arena, pager, sizeof(*pager));
 }
 
-int pager_make(struct hmm *hmm)
+static int make(struct hmm *hmm)
 {
 	struct pager *pager = arena_alloc(hmm->arena, sizeof(*pager)), *none = NULL;
 	int err;
@@ -355,6 +355,13 @@ int pager_make(struct hmm *hmm)
 	}
 	pager_free(hmm, pager);
 	return err;
+}
+
+int pager_need(struct hmm *hmm)
+{
+	int err = hmm->pager ? 0 : make(hmm);
+
+	return hmm->pager ? 0 : err; /* another thread may have been quicker */
 }
 
 void pager_end(struct hmm *hmm)

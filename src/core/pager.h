@@ -391,8 +391,8 @@ struct pager {
 	uintptr_t hush_region;
 };
 
-/* Any thread: the pager of this mirror, made at the first devmem. */
-int pager_make(struct hmm *hmm);
+/* Any thread: the pager of this mirror is there, for a devmem, or to remember DONTNEEDs. */
+int pager_need(struct hmm *hmm);
 /* The pager: the context that its trash is registered with is there. */
 int pager_quiet(struct hmm *hmm);
 void pager_end(struct hmm *hmm);

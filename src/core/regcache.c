@@ -237,8 +237,8 @@ int hmm_regcache_create(struct hmm *hmm, const struct hmm_regcache_options *opti
 	rangemap_init(&cache->regions, hmm->arena);
 	err = uhmm_ptable_init(&cache->table);
 	/* It is what remembers which DONTNEEDs may not have ended yet. */
-	if (!err && cache->pinned && !hmm->pager && (err = pager_make(hmm)) && hmm->pager)
-		err = 0;
+	if (!err && cache->pinned)
+		err = pager_need(hmm);
 	if (err)
 		error_say(err, "no memory for a cache");
 	else

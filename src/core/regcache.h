@@ -146,8 +146,6 @@ int regcache_make(struct hmm_regcache *cache, uintptr_t addr, uintptr_t end, uns
 		  struct hmm_region **out);
 
 /* ---- regcache_pins.c ---- */
-/* Before it is registered: ends of DONTNEEDs are waited for. -EBUSY. */
-int pins_settle(struct hmm_regcache *cache, uintptr_t start, uintptr_t end);
 /* Before it is registered, of what is present: note the numbers. */
 void pins_note(struct hmm_region *region);
 /* Are pages [start, end) those that were noted? True where nothing could be. */

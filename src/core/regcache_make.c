@@ -13,6 +13,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "core/pager.h"
 #include "core/regcache.h"
 
 #define PIECE 512u /* pages that are faulted in at once */
@@ -143,8 +144,8 @@ static int make_present(struct make *m)
 		range.end = m->end - at > PIECE * PAGE ? at + PIECE * PAGE : m->end;
 		err = hmm_notifier_read_begin(&range);
 		if (!err && at == m->start && m->cache->pinned)
-			err = pins_settle(m->cache, m->start, m->end);
-		if (!err)
+			err = unsettled_wait(m->cache->hmm, m->start, m->end);
+		if (err >= 0)
 			err = hmm_range_fault(&range);
 	}
 	return err;

@@ -14,13 +14,6 @@
 
 #define AT_ONCE 256u
 
-int pins_settle(struct hmm_regcache *cache, uintptr_t start, uintptr_t end)
-{
-	if (unsettled_wait(cache->hmm, start, end) < 0)
-		return error_say(-EBUSY, "another thread discards this memory all the time");
-	return 0;
-}
-
 void pins_note(struct hmm_region *r)
 {
 	struct hmm_regcache *cache = r->cache;

@@ -92,5 +92,6 @@ int unsettled_wait(struct hmm *hmm, uintptr_t start, uintptr_t end)
 	/* What is read after this look raises a sequence. */
 	if (!hmm->pager || hmm->pager->removes == hmm->pager->settled || !request_do(hmm, &ask))
 		return 0;
-	return unsettled_end(hmm) ? -EBUSY : 1;
+	return unsettled_end(hmm) ? error_say(-EBUSY, "another thread discards this memory all the "
+					      "time") : 1;
 }
