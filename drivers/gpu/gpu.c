@@ -216,7 +216,7 @@ void gpu_close(struct gpu *gpu)
 		hmm_put(gpu->hmm); /* the threads stayed with the parent: only forget */
 		return;
 	}
-	gpu_sched_drain(gpu);
+	gpu_drain(gpu);
 	stop(gpu);
 	destroy(gpu);
 }

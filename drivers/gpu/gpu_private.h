@@ -385,7 +385,6 @@ void gpu_sched_done(struct gpu_sm *sm);
 void gpu_sched_fail(struct gpu_job *job, const struct gpu_error *error);
 void gpu_sched_rest(struct gpu_sm *sm);
 void gpu_sched_kill(struct gpu *gpu, const char *why);
-void gpu_sched_drain(struct gpu *gpu);
 void gpu_sched_destroy(struct gpu *gpu);
 uint64_t gpu_sched_oldest(struct gpu *gpu);
 

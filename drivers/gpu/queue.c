@@ -360,15 +360,10 @@ void gpu_queue_destroy(struct gpu_queue *queue)
 }
 
 /* gpu_close(): nobody submits any more. */
-void gpu_sched_drain(struct gpu *gpu)
+void gpu_drain(struct gpu *gpu)
 {
 	while (gpu->sched.turn)
 		gpu_queue_destroy(gpu->sched.turn);
-}
-
-void gpu_drain(struct gpu *gpu)
-{
-	gpu_sched_drain(gpu);
 }
 
 static struct gpu_fence *fence_create(void)

@@ -10,8 +10,6 @@
  * (seen with rxe: requests that are flushed), so there it stays for a second, without its buffers.
  */
 #include <errno.h>
-#include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "odp_private.h"
@@ -155,14 +153,6 @@ bool connection_pump(struct connection *c)
 }
 
 /* ---- its life ---- */
-
-uint64_t now_ns(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
-}
 
 static int open_endpoint(struct connection *c, struct fi_info *info)
 {

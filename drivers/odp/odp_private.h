@@ -11,7 +11,7 @@
  *
  *	fabric.c     libfabric, for both sides; library.c loads it
  *	wire.c       messages, for both sides
- *	initiator.c  the other side
+ *	initiator.h  the other side
  *	serve.c      a target in a program that knows nothing of it
  *
  * Threads: one drives the fabric and owns connections and jobs; it never waits for memory.
@@ -32,6 +32,7 @@
 #include <uhmm/odp.h>
 #include <uhmm/ptable.h>
 
+#include "common.h"
 #include "fabric.h"
 #include "wire.h"
 
@@ -254,7 +255,6 @@ void connection_end(struct connection *c, const char *why, bool broken);
 void connections_free(struct odp_target *target);
 /* Everything that can go on. true: there are requests under way. */
 bool connection_pump(struct connection *c);
-uint64_t now_ns(void);
 void connection_completed(struct tag *tag, size_t length);
 void *connection_desc(const struct connection *c);
 uint8_t *received_buffer(const struct connection *c, unsigned i);

@@ -201,8 +201,6 @@ void odp_region_get_stats(struct odp_region *region, struct odp_region_stats *st
 		.prefetches = region->count.prefetches,
 		.mapped = region->count.mapped,
 	};
-	size_t size = stats->size < sizeof(all) ? stats->size : sizeof(all);
 
-	all.size = size;
-	memcpy(stats, &all, size);
+	stats_give(stats, &all, sizeof(all));
 }

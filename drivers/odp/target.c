@@ -186,14 +186,10 @@ static int take_options(struct odp_target *target, const struct odp_target_optio
 			struct odp_place *place)
 {
 	struct odp_target_options o = { 0 };
+	int err = options_take(&o, sizeof(o), given);
 
-	if (given && given->size < sizeof(o.size))
-		return -EINVAL;
-	if (given)
-		memcpy(&o, given, given->size < sizeof(o) ? given->size : sizeof(o));
-	for (size_t i = sizeof(o); given && i < given->size; i++)
-		if (((const char *)given)[i])
-			return -E2BIG;
+	if (err)
+		return err;
 	target->piece = o.piece ? o.piece : (size_t)64 << 10;
 	target->depth = o.depth ? o.depth : 8;
 	target->max_clients = o.max_clients ? o.max_clients : 64;
@@ -378,8 +374,6 @@ void odp_target_get_stats(struct odp_target *target, struct odp_target_stats *st
 		.inline_pieces = target->count.inline_pieces,
 		.worked = target->count.worked,
 	};
-	size_t size = stats->size < sizeof(all) ? stats->size : sizeof(all);
 
-	all.size = size;
-	memcpy(stats, &all, size);
+	stats_give(stats, &all, sizeof(all));
 }
