@@ -369,37 +369,13 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 }
 
 #ifdef FUZZ_MAIN
-static uint64_t random_next(uint64_t *x)
-{
-	*x ^= *x << 13;
-	*x ^= *x >> 7;
-	*x ^= *x << 17;
-	return *x;
-}
-
-/* One input by its own seed, so that a failure can be run alone. */
-static void run_seed(uint64_t seed)
-{
-	uint64_t x = seed * UINT64_C(0x9e3779b97f4a7c15) + 1;
-	uint8_t data[600];
-	size_t size = 50 + random_next(&x) % (sizeof(data) - 50);
-
-	for (size_t i = 0; i < size; i++)
-		data[i] = (uint8_t)(random_next(&x) >> 24);
-	LLVMFuzzerTestOneInput(data, size);
-}
+#include "by_seed.h"
 
 int main(int argc, char **argv)
 {
-	uint64_t runs = argc > 1 ? strtoull(argv[1], NULL, 0) : 20000;
-	uint64_t seed = argc > 2 ? strtoull(argv[2], NULL, 0) : 1;
+	static uint8_t data[600];
 
-	for (uint64_t i = 0; i < runs; i++) {
-		if (getenv("FUZZ_SEEDS"))
-			fprintf(stderr, "seed %llu\n", (unsigned long long)(seed + i));
-		run_seed(seed + i);
-	}
-	printf("%llu runs\n", (unsigned long long)runs);
+	printf("%llu runs\n", (unsigned long long)run_seeds(argc, argv, 20000, data, sizeof(data)));
 	return 0;
 }
 #endif

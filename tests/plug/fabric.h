@@ -13,8 +13,7 @@
 #include <uhmm/fabricmon.h>
 
 #include "live.h"
-
-#define SIZE 65536ul
+#include "raw.h"
 
 /* As libfabric's: held by whoever calls subscribe or valid, taken by notify. */
 extern pthread_mutex_t mm_lock;

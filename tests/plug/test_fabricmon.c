@@ -13,8 +13,6 @@
 
 #include "fabric.h"
 
-#define FLAGS (MAP_PRIVATE | MAP_ANONYMOUS)
-#define RW (PROT_READ | PROT_WRITE)
 #define KEPT 1024u
 
 pthread_mutex_t mm_lock = PTHREAD_MUTEX_INITIALIZER;
@@ -187,34 +185,6 @@ static enum verdict refused(const void *arg)
 	EXPECT(-E2BIG, fabricmon_get_stats(&stats));
 	fabricmon_monitor()->export_ops->stop(fabricmon_monitor());
 	return PASS;
-}
-
-static int raw_munmap(char *at)
-{
-	return syscall(SYS_munmap, at, SIZE) ||
-	       syscall(SYS_mmap, at, SIZE, RW, FLAGS | MAP_FIXED_NOREPLACE, -1, 0) !=
-		       (long)at;
-}
-
-static int raw_fixed(char *at)
-{
-	return syscall(SYS_mmap, at, SIZE, RW, FLAGS | MAP_FIXED, -1, 0) != (long)at;
-}
-
-static int raw_dontneed(char *at)
-{
-	return syscall(SYS_madvise, at, SIZE, MADV_DONTNEED) != 0;
-}
-
-static int raw_mremap(char *at)
-{
-	void *there = mmap(NULL, SIZE, PROT_NONE, FLAGS, -1, 0);
-
-	return syscall(SYS_mremap, at, SIZE, SIZE, MREMAP_MAYMOVE | MREMAP_FIXED, there) !=
-		       (long)there ||
-	       munmap(there, SIZE) ||
-	       syscall(SYS_mmap, at, SIZE, RW, FLAGS | MAP_FIXED_NOREPLACE, -1, 0) !=
-		       (long)at;
 }
 
 /* To and fro, one a round: back at once it would be no change, and only perf would see it. */

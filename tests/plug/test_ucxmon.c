@@ -18,10 +18,7 @@
 #include <uhmm/ucxmon.h>
 
 #include "live.h"
-
-#define SIZE 65536ul
-#define FLAGS (MAP_PRIVATE | MAP_ANONYMOUS)
-#define RW (PROT_READ | PROT_WRITE)
+#include "raw.h"
 
 struct region {
 	ucs_rcache_region_t super;
@@ -96,34 +93,6 @@ static bool stats(struct ucxmon_stats *stats)
 	memset(stats, 0, sizeof(*stats));
 	stats->size = sizeof(*stats);
 	return get && !get(stats);
-}
-
-static int raw_munmap(char *at)
-{
-	return syscall(SYS_munmap, at, SIZE) ||
-	       syscall(SYS_mmap, at, SIZE, RW, FLAGS | MAP_FIXED_NOREPLACE, -1, 0) !=
-		       (long)at;
-}
-
-static int raw_fixed(char *at)
-{
-	return syscall(SYS_mmap, at, SIZE, RW, FLAGS | MAP_FIXED, -1, 0) != (long)at;
-}
-
-static int raw_dontneed(char *at)
-{
-	return syscall(SYS_madvise, at, SIZE, MADV_DONTNEED) != 0;
-}
-
-static int raw_mremap(char *at)
-{
-	void *there = mmap(NULL, SIZE, PROT_NONE, FLAGS, -1, 0);
-
-	return syscall(SYS_mremap, at, SIZE, SIZE, MREMAP_MAYMOVE | MREMAP_FIXED, there) !=
-		       (long)there ||
-	       munmap(there, SIZE) ||
-	       syscall(SYS_mmap, at, SIZE, RW, FLAGS | MAP_FIXED_NOREPLACE, -1, 0) !=
-		       (long)at;
 }
 
 static int libc_munmap(char *at)

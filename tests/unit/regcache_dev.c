@@ -13,20 +13,6 @@
 #include <string.h>
 
 struct regcache_dev dev;
-long fail_at;
-unsigned failed;
-
-void *__real_arena_alloc(struct arena *arena, size_t size);
-void *__wrap_arena_alloc(struct arena *arena, size_t size);
-
-void *__wrap_arena_alloc(struct arena *arena, size_t size)
-{
-	if (fail_at && --fail_at == 0) {
-		failed++;
-		return NULL;
-	}
-	return __real_arena_alloc(arena, size);
-}
 
 /* ---- the driver ---- */
 

@@ -14,6 +14,7 @@
 
 #include <sys/mman.h>
 
+#include "arena_fails.h"
 #include "fake_os.h"
 
 #include "core/regcache.h"
@@ -50,8 +51,6 @@ struct regcache_dev {
 extern struct regcache_dev dev;
 
 extern const struct hmm_regcache_ops dev_ops;
-extern long fail_at; /* the allocation that fails, counted down; 0: none */
-extern unsigned failed;
 
 void open_with(struct hmm *hmm, struct hmm_regcache_options options);
 void open_dev(struct hmm *hmm);

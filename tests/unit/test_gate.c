@@ -101,41 +101,6 @@ static void a_change_is_told_by_the_fence(void **state)
 	end();
 }
 
-/* G1, for those who may not wait: 0 is never said while an older change is not delivered. */
-static void a_try_waits_for_nobody(void **state)
-{
-	struct hmm *hmm = *state;
-
-	begin(hmm);
-	assert_int_equal(hmm_try_fence(hmm, fake_addr(P), PAGE), 0);
-	fake.hold_queue = true;
-	fake_unmap(P, 1); /* it let go, and its message is not there yet */
-	fake.hold_queue = false;
-	fake_map(P, 1, FAKE_ANON, RW);
-	assert_int_equal(hmm_try_fence(hmm, fake_addr(P), PAGE), -EAGAIN);
-	fake_queue_all();
-	assert_int_equal(hmm_try_fence(hmm, fake_addr(P), PAGE), -EAGAIN); /* unread */
-	fake_reader();
-	assert_true(device.entry[P].valid);
-	assert_int_equal(hmm_try_fence(hmm, fake_addr(P), PAGE), -EAGAIN); /* read, not told */
-	fake_settle();
-	assert_false(device.entry[P].valid);
-	assert_int_equal(hmm_try_fence(hmm, fake_addr(P), PAGE), 0);
-	assert_int_equal(fake.calls[FAKE_OP_SLEEP] + fake.calls[FAKE_OP_WAIT], 0);
-
-	assert_int_equal(device_fault(&device, P, 1, true), 0);
-	fake_protect(P, 1, PROT_READ); /* a record, and no message */
-	assert_int_equal(hmm_try_fence(hmm, fake_addr(P), PAGE), -EAGAIN);
-	fake_settle();
-	assert_int_equal(hmm_try_fence(hmm, fake_addr(P), PAGE), 0);
-	assert_false(device.entry[P].write);
-
-	assert_int_equal(hmm_try_fence(hmm, fake_addr(P), 0), 0);
-	assert_int_equal(hmm_try_fence(hmm, UINTPTR_MAX - 5, 6), -EOVERFLOW);
-	assert_int_equal(hmm_try_fence(NULL, 0, 1), -EINVAL);
-	end();
-}
-
 /* G1, and a fence costs nothing where nothing is mirrored. */
 static void a_fence_elsewhere_asks_nobody(void **state)
 {
@@ -772,7 +737,6 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		BOTH(a_change_is_told_by_the_fence),
-		ALONE(a_try_waits_for_nobody),
 		ALONE(a_fence_elsewhere_asks_nobody),
 		BOTH(address_reused_before_the_message_is_queued),
 		BOTH(changed_between_any_two_steps_of_a_fence),

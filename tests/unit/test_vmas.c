@@ -5,6 +5,7 @@
  *
  * The linker sends arena_alloc() through __wrap_arena_alloc() here, which can say no.
  */
+#include "arena_fails.h"
 #include "device.h"
 
 #include <setjmp.h>
@@ -23,21 +24,6 @@
 
 static struct device device, other;
 static struct device_floor floor_now;
-
-static long fail_at; /* the allocation that fails, counted down; 0: none */
-static unsigned failed;
-
-void *__real_arena_alloc(struct arena *arena, size_t size);
-void *__wrap_arena_alloc(struct arena *arena, size_t size);
-
-void *__wrap_arena_alloc(struct arena *arena, size_t size)
-{
-	if (fail_at && --fail_at == 0) {
-		failed++;
-		return NULL;
-	}
-	return __real_arena_alloc(arena, size);
-}
 
 static void begin(struct hmm *hmm)
 {
