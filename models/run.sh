@@ -4,6 +4,8 @@
 # Check the models with spin: each world as it is must hold, with its states counted to the
 # end; each mutation of a rule must be refuted, or the model would not see that rule.
 # usage: run.sh [NAME...]	only the rows whose name is given
+#
+# As many at a time as there are CPUs, and 2 GiB for each.
 set -u
 here=$(cd "$(dirname "$0")" && pwd)
 for tool in spin gcc; do
@@ -12,7 +14,6 @@ done
 work=$(mktemp -d) || exit 1
 trap 'rm -rf "$work"' EXIT
 trap 'exit 1' INT TERM
-passed=0 failed=0
 
 # The worlds: as small as the failures allow that they must be able to show.
 race='-DTURNS=3 -DCLEARS=0'
@@ -56,11 +57,8 @@ check()
 			why=$(sed -n 's/^pan:1: \(.*\) (at depth.*/\1/p' out)
 		fi
 	fi
-	if [ "$result" = "$want" ]; then
-		passed=$((passed + 1)) verdict=ok
-	else
-		failed=$((failed + 1)) verdict=FAILED
-	fi
+	verdict=FAILED
+	[ "$result" = "$want" ] && verdict=ok
 	case $want/$result in
 	holds/holds) echo "$verdict $name: holds, $states states" ;;
 	fails/fails) echo "$verdict $name: refuted, $why" ;;
@@ -72,8 +70,15 @@ check()
 row()
 {
 	[ -z "$only" ] || case " $only " in *" $1 "*) ;; *) return ;; esac
-	check "$@"
+	echo "$*"
 }
+
+# What a job of the list is: this script, for one row.
+if [ "${1-}" = --row ]; then
+	shift
+	check "$@"
+	exit
+fi
 
 only=$*
 # shellcheck disable=SC2086 # the worlds are lists of flags
@@ -139,6 +144,11 @@ row get-unfenced regcache.pml fails -DMUT_UNFENCED
 # Limits (docs/limits.md): what does not hold.
 row limit-drops-twice migrate.pml fails $drop -DDEVICES=0 -DSTRICT
 row limit-fork-over-new migrate.pml fails $fork -DUNMAPS=1 -DCPUS=0 -DMUT_FORK_OVER_NEW
-}
+} >"$work/rows"
+jobs=$(awk -v cpus="$(nproc)" '/^MemAvailable/ { n = int($2 / 2097152); print n < 1 ? 1 : n < cpus ? n : cpus }' \
+	/proc/meminfo)
+xargs -P "$jobs" -L 1 "$here/run.sh" --row <"$work/rows" | tee "$work/said"
+passed=$(grep -c '^ok ' "$work/said")
+failed=$(($(wc -l <"$work/rows") - passed))
 echo "models: $passed passed, $failed failed"
 [ $failed -eq 0 ] && [ $passed -gt 0 ]

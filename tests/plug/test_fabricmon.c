@@ -5,6 +5,7 @@
  */
 #include <dlfcn.h>
 #include <errno.h>
+#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -212,24 +213,24 @@ static enum verdict changed(const void *arg)
 {
 	const struct change *c = arg;
 	char *memory = live_map(SIZE, RW);
-	unsigned hits = 0;
 
 	TRY(fabric_start());
 	memset(memory, 1, SIZE);
 	for (unsigned i = 0; i < c->rounds; i++) {
-		bool hit = false;
+		uint64_t began = live_now_ns();
 
-		/* What is told late of the round before takes an entry away. */
-		for (unsigned tries = 0; tries < 5 && !hit; tries++) {
+		/* What is told late of the round before takes an entry away; but once
+		 * it is told the entry stays, or a cache that keeps nothing passes. */
+		EXPECT(0, fabric_subscribe(memory, SIZE));
+		while (!fabric_valid(memory, SIZE)) {
+			CHECK(live_now_ns() - began < 5000000000u,
+			      "round %u: no entry stays, though nothing changes", i);
+			sched_yield();
 			EXPECT(0, fabric_subscribe(memory, SIZE));
-			hit = fabric_valid(memory, SIZE);
 		}
-		hits += hit;
 		EXPECT(0, c->change(memory));
 		CHECK(!fabric_valid(memory, SIZE), "round %u: stale", i);
 	}
-	CHECK(hits > c->rounds / 2,
-	      "only %u hits: a cache that keeps nothing is not tested", hits);
 	fabricmon_monitor()->export_ops->stop(fabricmon_monitor());
 	return PASS;
 }

@@ -6,6 +6,7 @@
 #include <dlfcn.h>
 #include <errno.h>
 #include <pthread.h>
+#include <sched.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
@@ -130,22 +131,24 @@ static enum verdict changed(const void *arg)
 	const struct change *c = arg;
 	char *memory = live_map(SIZE, RW);
 	struct ucxmon_stats s;
-	unsigned hits = 0;
 
 	TRY(make());
 	for (unsigned i = 0; i < c->rounds; i++) {
-		uint64_t before, after;
+		uint64_t began = live_now_ns(), before, after;
 
 		memory[0] = 1;
-		before = get_put(memory);
-		hits += get_put(memory) == before;
-		before = get_put(memory);
+		/* What is told late of the round before takes a region away; but once it is
+		 * told the region stays, or a cache that keeps nothing passes. */
+		while ((before = get_put(memory)) != get_put(memory)) {
+			CHECK(live_now_ns() - began < 5000000000u,
+			      "round %u: no region stays, though nothing changes", i);
+			sched_yield();
+		}
 		EXPECT(0, c->change(memory));
 		after = get_put(memory);
 		CHECK(before && after, "round %u: get failed", i);
 		CHECK(before != after, "round %u: stale", i);
 	}
-	CHECK(hits > c->rounds / 4, "only %u hits", hits);
 	ucs_rcache_destroy(rcache);
 	EXPECT(regs, deregs);
 	CHECK(stats(&s), "no counters: is it preloaded?");
