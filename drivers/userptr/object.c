@@ -204,12 +204,11 @@ static int check_range(const struct userptr *dev, uintptr_t start, size_t length
 
 static void put_object(struct userptr_object *o)
 {
-	userptr_unwatch(o);
 	hmm_notifier_remove(o->notifier);
+	userptr_unwatch(o);
 	if (o->mem)
 		clReleaseMemObject(o->mem);
 	free(o->pages);
-	free(o->changed);
 	free(o);
 }
 
@@ -217,16 +216,17 @@ static int prepare(struct userptr_object *o)
 {
 	size_t n = page_count(o);
 
+	int err = 0;
+
 	if (o->dev->reach == REACH_COPY) {
 		o->pages = calloc(n, sizeof(*o->pages));
-		o->changed = calloc((n + 63) / 64, sizeof(*o->changed));
-		if (!o->pages || !o->changed)
+		if (!o->pages)
 			return -ENOMEM;
 	}
-	if (!(o->flags & USERPTR_REGISTER))
-		return 0;
-	return hmm_notifier_insert(o->dev->hmm, first_page(o), n * PAGE, &userptr_notifier_ops,
-				   o, &o->notifier);
+	if (o->flags & USERPTR_REGISTER)
+		err = hmm_notifier_insert(o->dev->hmm, first_page(o), n * PAGE,
+					  &userptr_notifier_ops, o, &o->notifier);
+	return !err && o->pages ? userptr_watch(o) : err;
 }
 
 static void publish(struct userptr_object *o)

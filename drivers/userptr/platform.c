@@ -89,7 +89,7 @@ static void look(struct userptr *dev, unsigned flags)
 int userptr_find(struct userptr *dev, const struct userptr_options *options)
 {
 	const char *want = options->platform;
-	cl_platform_id platform;
+	cl_platform_id platform = NULL;
 	cl_int result;
 	int err;
 

@@ -199,10 +199,10 @@ int userptr_upload(const struct use *use);
 int userptr_download(const struct userptr_job *job, const struct use *use);
 
 /* ---- changed.c ---- */
-/* Mark those pages stale that may have changed since they were last asked about. */
-int userptr_find_changed(const struct use *use);
 int userptr_watch(struct userptr_object *object);
 void userptr_unwatch(struct userptr_object *object);
+/* Under `turn`: mark those pages stale that may have changed since it was last asked. */
+int userptr_find_changed(const struct use *use);
 
 /* ---- hash.c ---- */
 uint64_t userptr_hash(const void *bytes, size_t n);
