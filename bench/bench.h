@@ -20,6 +20,7 @@
  *	bench_fabric.c	 the plain way to read a peer's memory: RDMA of libfabric
  *	bench_regcache.c regcache_hit, regcache_hit_fenced, regcache_miss
  *	bench_ucx.c	 ucx_rcache_hit
+ *	bench_userptr.c	 userptr_launch, userptr_launch_dirty, userptr_launch_checksum
  *	bench_cpu_fault.c cpu_fault_random, cpu_fault_seq, ping_pong, exclusive
  *
  * Law: a figure alone says little on a machine that is not this one. So each row is a pair
@@ -107,6 +108,7 @@ void bench_oversubscribe(struct bench *bench);
 void bench_ping_pong(struct bench *bench);
 void bench_exclusive(struct bench *bench);
 void bench_ucx(struct bench *bench);
+void bench_userptr(struct bench *bench);
 
 /* ---- bench_dev.c ---- */
 

@@ -58,19 +58,34 @@ static void whole_pages(const struct use *use, uintptr_t *start, uintptr_t *end)
 		*end = o->start + o->length;
 }
 
+/* Until nothing reads dev->piece. */
+static int settle(struct userptr *dev)
+{
+	cl_int result = dev->n_writes ? clWaitForEvents(dev->n_writes, dev->writes) : 0;
+
+	while (dev->n_writes)
+		clReleaseEvent(dev->writes[--dev->n_writes]);
+	dev->filled = 0;
+	return userptr_cl(result, "writing a buffer");
+}
+
+/* The bytes lie in dev->piece: waited for when it is full, for a wait costs more than a page. */
 static int write_buffer(const struct userptr_object *o, uintptr_t at, const void *bytes,
 			size_t n)
 {
-	return userptr_cl(clEnqueueWriteBuffer(o->dev->queue, o->mem, CL_TRUE, at - o->start, n,
-					       bytes, 0, NULL, NULL),
-			  "writing a buffer");
+	struct userptr *dev = o->dev;
+	cl_int result = clEnqueueWriteBuffer(dev->queue, o->mem, CL_FALSE, at - o->start, n,
+					     bytes, 0, NULL, &dev->writes[dev->n_writes]);
+
+	dev->n_writes += !result;
+	return userptr_cl(result, "writing a buffer");
 }
 
-/* dev->piece has the bytes of [at, at + n). What the device has already is not sent. */
-static int send_piece(const struct userptr_object *o, uintptr_t at, size_t n)
+/* `bytes` are those of [at, at + n). What the device has already is not sent. */
+static int send_piece(const struct userptr_object *o, uintptr_t at, size_t n,
+		      const unsigned char *bytes)
 {
 	uintptr_t end = at + n, from = at, next;
-	const unsigned char *bytes = o->dev->piece;
 	int err = 0;
 
 	for (uintptr_t p = at; p < end && !err; p = next) {
@@ -108,28 +123,37 @@ static void mark(const struct userptr_object *o, uintptr_t at, uintptr_t end, bo
 
 static int send(const struct userptr_object *o, uintptr_t at, size_t n)
 {
-	int err;
+	struct userptr *dev = o->dev;
+	unsigned char *bytes;
+	int err = 0;
 
+	if (n > PIECE - dev->filled || dev->n_writes + n / PAGE + 2 > WRITES)
+		err = settle(dev);
+	bytes = dev->piece + dev->filled;
 	mark(o, at, at + n, false);
-	err = hmm_copy_from(o->dev->hmm, o->dev->piece, at, n);
-	if (err)
-		userptr_say(err, "%#lx: the memory cannot be read", (unsigned long)at);
-	else
-		err = send_piece(o, at, n);
+	if (!err) {
+		err = hmm_copy_from(dev->hmm, bytes, at, n);
+		if (err)
+			userptr_say(err, "%#lx: the memory cannot be read", (unsigned long)at);
+	}
+	if (!err)
+		err = send_piece(o, at, n, bytes);
 	if (err)
 		mark(o, at, at + n, true);
+	dev->filled += n;
 	return err;
 }
 
 int userptr_upload(const struct use *use)
 {
 	const struct userptr_object *o = use->object;
-	uintptr_t at, end, next;
-	int err = hmm_access_begin(o->dev->hmm);
+	uintptr_t at, start, end, next;
+	int err = hmm_access_begin(o->dev->hmm), late;
 
 	if (err)
 		return err;
-	whole_pages(use, &at, &end);
+	whole_pages(use, &start, &end);
+	at = start;
 	while (at < end && !err) {
 		if (!wanted(page_at(o, at))) {
 			at = next_page(at, end);
@@ -142,8 +166,11 @@ int userptr_upload(const struct use *use)
 		err = send(o, at, next - at);
 		at = next;
 	}
+	late = settle(o->dev);
+	if (late) /* nobody knows which */
+		mark(o, start, end, true);
 	hmm_access_end(o->dev->hmm);
-	return err;
+	return err ? err : late;
 }
 
 /* ---- down ---- */

@@ -23,6 +23,7 @@
 
 #define PAGE ((uintptr_t)4096)
 #define PIECE ((size_t)256 << 10) /* that is copied at once: it stays in a CPU's cache */
+#define WRITES 256u		  /* from it, that are not waited for yet */
 #define AGAIN_MS 1000		  /* as HMM_RANGE_DEFAULT_TIMEOUT */
 
 /* How the kernel is given memory. */
@@ -104,7 +105,10 @@ struct userptr {
 	char platform_name[128], device_name[128];
 
 	pthread_mutex_t turn;
-	unsigned char *piece;	/* PIECE bytes, on their way */
+	unsigned char *piece;	/* PIECE bytes, on their way; */
+	size_t filled;		/* so many, by */
+	cl_event writes[WRITES];
+	unsigned n_writes;
 
 	pthread_mutex_t lock;
 	struct userptr_object *objects;
