@@ -38,6 +38,29 @@ static int check_launch(const struct userptr *dev, const struct userptr_launch *
 	return 0;
 }
 
+/*
+ * An access failed, though no change was told: what else is thought to be there may be gone as
+ * well (a guard page, a truncated file), for all objects that have it.
+ */
+static void distrust(const struct use *use)
+{
+	struct userptr *dev = use->object->dev;
+	struct userptr_object *o;
+
+	pthread_mutex_lock(&dev->lock);
+	for (o = dev->objects; o; o = o->next)
+		if (first_page(o) < use->end && use->start < past_pages(o))
+			o->valid = false;
+	pthread_mutex_unlock(&dev->lock);
+}
+
+static int get_ready(const struct use *use)
+{
+	int err = userptr_find_changed(use);
+
+	return err ? err : userptr_upload(use);
+}
+
 /* Pages are got, and the device has what memory has. */
 static int prepare(struct userptr_job *job, const struct userptr_launch *launch)
 {
@@ -45,14 +68,17 @@ static int prepare(struct userptr_job *job, const struct userptr_launch *launch)
 
 	for (unsigned i = 0; i < launch->n_args && !err; i++)
 		err = userptr_add_arg(job, &launch->args[i]);
-	for (unsigned i = 0; i < job->n_uses && !err; i++)
+	for (unsigned i = 0; i < job->n_uses && !err; i++) {
 		err = userptr_get_pages(&job->uses[i]);
+		if (err)
+			distrust(&job->uses[i]);
+	}
 	for (unsigned i = 0; i < launch->n_args && !err; i++)
 		err = userptr_set_arg(job, launch->kernel->kernel, i, &launch->args[i]);
 	for (unsigned i = 0; i < job->n_uses && !err && job->dev->reach == REACH_COPY; i++) {
-		err = userptr_find_changed(&job->uses[i]);
-		if (!err)
-			err = userptr_upload(&job->uses[i]);
+		err = get_ready(&job->uses[i]);
+		if (err)
+			distrust(&job->uses[i]);
 	}
 	return err;
 }

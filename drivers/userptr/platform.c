@@ -86,6 +86,21 @@ static void look(struct userptr *dev, unsigned flags)
 	dev->reach = how(dev, flags);
 }
 
+/*
+ * A platform's threads are not in a forked child, but what it has noted is: it would wait for
+ * them for ever.
+ */
+static int check_fork(void)
+{
+	static _Atomic pid_t user; /* of OpenCL, by us */
+	pid_t none = 0;
+
+	if (atomic_compare_exchange_strong(&user, &none, getpid()) || none == getpid())
+		return 0;
+	return userptr_say(-ENODEV, "this process was forked from one that uses OpenCL, which "
+				    "does not survive that: exec() first");
+}
+
 int userptr_find(struct userptr *dev, const struct userptr_options *options)
 {
 	const char *want = options->platform;
@@ -95,7 +110,9 @@ int userptr_find(struct userptr *dev, const struct userptr_options *options)
 
 	if (!want)
 		want = getenv("UHMM_OPENCL_PLATFORM");
-	err = choose(dev, want && *want ? want : NULL, &platform);
+	err = check_fork();
+	if (!err)
+		err = choose(dev, want && *want ? want : NULL, &platform);
 	if (err)
 		return err;
 	look(dev, options->flags);

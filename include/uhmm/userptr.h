@@ -74,7 +74,8 @@ struct userptr_options {
  * @dev: where the handle goes
  *
  * Context: any thread, not a callback; sleeps.
- * Return: 0; -ENODEV there is no OpenCL platform, none of that name, or it has no device;
+ * Return: 0; -ENODEV there is no OpenCL platform, none of that name, or it has no device, or this
+ * is a forked child of a process that uses one (OpenCL does not survive that: exec() first);
  * -EINVAL an option; -E2BIG; -ENOMEM; -EIO the platform failed; as hmm_open().
  */
 UHMM_API int userptr_open(const struct userptr_options *options, struct userptr **dev);
