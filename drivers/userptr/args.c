@@ -105,6 +105,14 @@ static int add_use(struct userptr_job *job, struct use use)
 
 		if (known->object != use.object)
 			continue;
+		if (use.access & USERPTR_WRITE && known->access & USERPTR_WRITE) {
+			use.from = known->from < use.from ? known->from : use.from;
+			use.to = known->to > use.to ? known->to : use.to;
+		}
+		if (use.access & USERPTR_WRITE) {
+			known->from = use.from;
+			known->to = use.to;
+		}
 		known->access |= use.access;
 		known->start = use.start < known->start ? use.start : known->start;
 		known->end = use.end > known->end ? use.end : known->end;
@@ -132,6 +140,8 @@ int userptr_add_arg(struct userptr_job *job, const struct userptr_arg *arg)
 	if (!may(use.object, arg->access))
 		return userptr_say(-EACCES, "the object is READONLY, and an argument written to");
 	use.end = arg->length ? use.start + arg->length : past(use.object);
+	use.from = use.start;
+	use.to = use.end;
 	return add_use(job, use);
 }
 

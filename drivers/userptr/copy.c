@@ -46,12 +46,10 @@ static bool wanted(const struct copied *page)
  * The pages of use begin and end where the object's do: a checksum is of a page, or of the part of
  * it that the object has.
  */
-static void whole_pages(const struct use *use, uintptr_t *start, uintptr_t *end)
+static void whole_pages(const struct userptr_object *o, uintptr_t *start, uintptr_t *end)
 {
-	const struct userptr_object *o = use->object;
-
-	*start = use->start & -PAGE;
-	*end = (use->end + PAGE - 1) & -PAGE;
+	*start = *start & -PAGE;
+	*end = (*end + PAGE - 1) & -PAGE;
 	if (*start < o->start)
 		*start = o->start;
 	if (*end > o->start + o->length)
@@ -147,12 +145,12 @@ static int send(const struct userptr_object *o, uintptr_t at, size_t n)
 int userptr_upload(const struct use *use)
 {
 	const struct userptr_object *o = use->object;
-	uintptr_t at, start, end, next;
+	uintptr_t at, start = use->start, end = use->end, next;
 	int err = hmm_access_begin(o->dev->hmm), late;
 
 	if (err)
 		return err;
-	whole_pages(use, &start, &end);
+	whole_pages(o, &start, &end);
 	at = start;
 	while (at < end && !err) {
 		if (!wanted(page_at(o, at))) {
@@ -253,12 +251,12 @@ static int receive(const struct userptr_object *o, uintptr_t at, size_t n)
 int userptr_download(const struct userptr_job *job, const struct use *use)
 {
 	const struct userptr_object *o = use->object;
-	uintptr_t at, end;
+	uintptr_t at = use->from, end = use->to;
 	int result = 0, err = hmm_access_begin(o->dev->hmm);
 
 	if (err)
 		return err;
-	whole_pages(use, &at, &end);
+	whole_pages(o, &at, &end);
 	while (at < end && !err) {
 		size_t n = piece_length(at, end);
 

@@ -85,13 +85,14 @@ static int get_pages(struct userptr_object *o, struct hmm_range *range)
 	return err;
 }
 
-/* After a fence: has it pages that will do, and since when? */
+/* After a fence: has it pages that will do, and since when? (A fork, which invalidate ignores, counts
+ * as a change for who got pages before it.) */
 static bool has_pages(struct userptr_object *o, struct hmm_range *since)
 {
 	bool valid;
 
 	pthread_mutex_lock(&o->dev->lock);
-	valid = o->valid;
+	valid = o->valid && !hmm_notifier_read_retry(&o->seen);
 	if (valid)
 		*since = o->seen;
 	pthread_mutex_unlock(&o->dev->lock);
@@ -323,7 +324,10 @@ int userptr_validate(struct userptr_object *o)
 
 bool userptr_object_valid(struct userptr_object *o)
 {
-	struct hmm_range since;
+	bool valid;
 
-	return has_pages(o, &since);
+	pthread_mutex_lock(&o->dev->lock);
+	valid = o->valid;
+	pthread_mutex_unlock(&o->dev->lock);
+	return valid;
 }

@@ -67,7 +67,8 @@ struct userptr_object {
 struct use {
 	struct userptr_object *object;
 	unsigned access;
-	uintptr_t start, end;	/* no more of it is touched */
+	uintptr_t start, end;	/* no more of it is touched; */
+	uintptr_t from, to;	/* nor written to, if it is */
 	struct hmm_range begun; /* nothing that it got is older */
 };
 
