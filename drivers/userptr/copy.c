@@ -173,6 +173,38 @@ int userptr_upload(const struct use *use)
 
 /* ---- down ---- */
 
+static int is_page(const struct hmm_run *run, void *arg)
+{
+	return run->flags & HMM_RUN_VALID && !(run->flags & HMM_RUN_ZERO);
+}
+
+/*
+ * HMM_EVENT_CLEAR: the page was discarded, or nobody knew better. It was not if it has still the
+ * bytes that the device was given: zeros may be new ones, if the page is not there, and others
+ * not.
+ */
+static bool is_kept(const struct userptr_object *o, uintptr_t at, size_t n,
+		    const struct copied *page)
+{
+	static const unsigned char zeros[PAGE];
+	uintptr_t start = at & -PAGE;
+	unsigned char now[PAGE];
+	int present = hmm_snapshot_runs(o->dev->hmm, start, start + PAGE, 0, is_page, NULL);
+
+	if (!page->known || hmm_copy_from(o->dev->hmm, now, at, n))
+		return false;
+	return userptr_hash(now, n) == page->hash && (present > 0 || memcmp(now, zeros, n));
+}
+
+static bool went(const struct userptr_job *job, const struct userptr_object *o, uintptr_t at,
+		 size_t n)
+{
+	const struct copied *page = page_at(o, at);
+
+	return page->gone >= job->number ||
+	       (page->cleared >= job->number && !is_kept(o, at, n, page));
+}
+
 /* Under `lock`, after a fence. 0; -ESTALE it went; -EFAULT. */
 static int store_page(const struct userptr_job *job, const struct userptr_object *o,
 		      uintptr_t at, const unsigned char *bytes, size_t n)
@@ -184,7 +216,7 @@ static int store_page(const struct userptr_job *job, const struct userptr_object
 	atomic_fetch_add(&o->dev->count.pages_hashed, 1);
 	if (page->known && page->hash == hash)
 		return 0;
-	err = page->gone >= job->number ? -ESTALE : hmm_copy_to(o->dev->hmm, at, bytes, n);
+	err = went(job, o, at, n) ? -ESTALE : hmm_copy_to(o->dev->hmm, at, bytes, n);
 	if (!err) {
 		page->hash = hash;
 		atomic_fetch_add(&o->dev->count.pages_down, 1);

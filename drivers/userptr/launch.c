@@ -58,7 +58,11 @@ static int get_ready(const struct use *use)
 {
 	int err = userptr_find_changed(use);
 
-	return err ? err : userptr_upload(use);
+	if (!err)
+		err = userptr_upload(use);
+	if (err == -EFAULT && userptr_has_changed(use->object->dev, &use->begun))
+		err = -EAGAIN;
+	return err;
 }
 
 /* Pages are got, and the device has what memory has. */
@@ -240,14 +244,12 @@ static int store_all(const struct userptr_job *job)
 
 static int changed_meanwhile(const struct userptr_job *job)
 {
-	int err = 0;
+	bool stale;
 
 	pthread_mutex_lock(&job->dev->lock);
-	for (unsigned i = 0; i < job->n_uses && !err; i++)
-		if (job->uses[i].object && job->uses[i].object->gone >= job->number)
-			err = -ESTALE;
+	stale = job->stale;
 	pthread_mutex_unlock(&job->dev->lock);
-	return err ? userptr_say(err, "an object's memory changed while the job ran") : 0;
+	return stale ? userptr_say(-ESTALE, "memory that the job uses changed while it ran") : 0;
 }
 
 static int finish(struct userptr_job *job)

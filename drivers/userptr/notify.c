@@ -73,9 +73,25 @@ static void mark_pages(struct userptr_object *o, const struct hmm_event *event)
 		struct copied *page = &o->pages[page_index(o, at)];
 
 		atomic_store(&page->stale, true);
-		if (!keeps_bytes(event->kind))
+		if (event->kind == HMM_EVENT_CLEAR)
+			page->cleared = o->dev->number;
+		else if (!keeps_bytes(event->kind))
 			page->gone = o->dev->number;
 	}
+}
+
+static void mark_jobs(const struct userptr_object *o, const struct hmm_event *event)
+{
+	struct userptr_job *job;
+
+	for (job = o->dev->jobs; job; job = job->next)
+		for (unsigned i = 0; i < job->n_uses; i++) {
+			const struct use *use = &job->uses[i];
+
+			if (use->object == o && use->start < event->end &&
+			    event->start < use->end && !has_ended(job->event))
+				job->stale = true;
+		}
 }
 
 static void invalidate(void *priv, const struct hmm_event *event)
@@ -92,7 +108,7 @@ static void invalidate(void *priv, const struct hmm_event *event)
 	if (event->kind == HMM_EVENT_RELEASE)
 		dev->dead = true;
 	if (!keeps_bytes(event->kind))
-		o->gone = dev->number;
+		mark_jobs(o, event);
 	if (o->pages)
 		mark_pages(o, event);
 	if (dev->mode == USERPTR_KFD)

@@ -6,7 +6,7 @@
  * present, with the permission that is needed, and to note since when (`seen`). Who uses them
  * later asks hmm_notifier_read_retry() under `lock` whether that is true still.
  */
-#include <stdio.h>
+#include <sys/mman.h>
 
 #include "userptr_private.h"
 
@@ -22,6 +22,18 @@ static int other_than_anonymous(const struct hmm_run *run, void *arg)
 				     (unsigned long)run->start, hmm_vma_kind_text(run->kind));
 }
 
+/*
+ * Who looks at the mappings may see none where mmap(MAP_FIXED) is putting one in another's place: since
+ * Linux 6.17 that look takes no lock. mincore() waits for it.
+ */
+static bool is_being_mapped(const struct hmm_range *failed)
+{
+	unsigned char there;
+
+	return failed->fault_reason == HMM_REASON_NO_MAPPING &&
+	       !mincore((void *)failed->fault_addr, PAGE, &there);
+}
+
 static int fault_window(const struct hmm_range *all, uintptr_t at, bool write)
 {
 	uint64_t pfns[WINDOW] = { 0 };
@@ -33,6 +45,8 @@ static int fault_window(const struct hmm_range *all, uintptr_t at, bool write)
 	part.pfns = pfns;
 	part.default_flags = HMM_PFN_REQ_FAULT | (write ? HMM_PFN_REQ_WRITE : 0);
 	err = hmm_range_fault(&part);
+	if (err == -EFAULT && is_being_mapped(&part))
+		return -EBUSY;
 	if (err == -EFAULT || err == -EPERM || err == -EOPNOTSUPP)
 		userptr_say(err, "%#lx: %s", (unsigned long)part.fault_addr,
 			    hmm_reason_text(part.fault_reason));
@@ -51,6 +65,18 @@ static int fault_all(const struct userptr_object *o, const struct hmm_range *ran
 	return err;
 }
 
+bool userptr_has_changed(struct userptr *dev, const struct hmm_range *since)
+{
+	bool changed;
+
+	if (!since->notifier || hmm_fence(dev->hmm, since->start, since->end - since->start))
+		return false;
+	pthread_mutex_lock(&dev->lock);
+	changed = hmm_notifier_read_retry(since);
+	pthread_mutex_unlock(&dev->lock);
+	return changed;
+}
+
 /* 0; -EBUSY something changed meanwhile. */
 static int get_once(struct userptr_object *o, struct hmm_range *range)
 {
@@ -60,7 +86,7 @@ static int get_once(struct userptr_object *o, struct hmm_range *range)
 	if (!err)
 		err = fault_all(o, range);
 	if (err)
-		return err;
+		return userptr_has_changed(dev, range) ? -EBUSY : err;
 	pthread_mutex_lock(&dev->lock);
 	if (hmm_notifier_read_retry(range)) {
 		err = -EBUSY;

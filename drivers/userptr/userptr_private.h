@@ -36,7 +36,8 @@ enum reach {
 /* What the device's buffer has of a page of memory: REACH_COPY. */
 struct copied {
 	uint64_t hash; /* of the bytes that are there, if `known` */
-	uint64_t gone; /* the last job that was launched before the page went away */
+	uint64_t gone; /* the last job that was launched before the page went away; */
+	uint64_t cleared; /* or may have been discarded (HMM_EVENT_CLEAR) */
 	bool known;    /* under `turn` */
 	/* Memory may have changed since it was copied. Set under `lock`, cleared before copying. */
 	_Atomic bool stale;
@@ -54,7 +55,6 @@ struct userptr_object {
 	struct hmm_range seen;		 /* of its pages: valid as long as it need not be begun again */
 	bool valid;			 /* no change has been told of since `seen` */
 	bool evicted;			 /* kfd */
-	uint64_t gone;			 /* the last job before some of it went */
 
 	/* Under `turn`. */
 	cl_mem mem;
@@ -82,6 +82,7 @@ struct userptr_job {
 	/* Buffers that were made for it alone. */
 	cl_mem parts[USERPTR_ARGS_MAX];
 	unsigned n_parts;
+	bool stale; /* what it uses changed while it ran; under `lock` */
 	unsigned watched; /* guard.c: 0, or 1 + its place there */
 };
 
@@ -174,6 +175,11 @@ void userptr_lose(struct userptr *dev);
 /* ---- object.c ---- */
 /* Under `turn`: its pages are got, and `use->begun` says since when. */
 int userptr_get_pages(struct use *use);
+/*
+ * An access failed: was it of memory that is being replaced? For a moment nothing seems to be
+ * mapped where mmap(MAP_FIXED) or mremap() puts something else; then it has to be tried again.
+ */
+bool userptr_has_changed(struct userptr *dev, const struct hmm_range *since);
 /* Under `turn`: the kernel's argument for [addr, end of its use). *mem: NULL: use the pointer. */
 int userptr_buffer(struct userptr_job *job, struct userptr_object *object, uintptr_t addr,
 		   cl_mem *mem);

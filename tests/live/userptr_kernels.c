@@ -29,11 +29,15 @@ static const char source[] =
 	"  if (!i) out[get_group_id(0)] = part[0]; }\n"
 	"kernel void slow(global float *y, int rounds)\n"
 	"{ float f = y[0]; for (int i = 0; i < rounds; i++) f = f * 0.999f + 1; y[1] = f; }\n"
+	"kernel void grind(global const float *x, global float *y)\n"
+	"{ size_t i = get_global_id(0); float f = y[i];\n"
+	"  for (int r = 0; r < 2000; r++) f = f * 0.5f + 1;\n"
+	"  y[i] = f + x[i]; }\n"
 	"kernel void wild(global float *y, long at)\n"
 	"{ y[at + get_global_id(0) * 1024] += 1; }\n";
 
 static const char *const names[KERNELS] = { "saxpy", "histogram", "spmv",
-					    "reduce", "slow",	   "wild" };
+					    "reduce", "slow",	   "grind",  "wild" };
 
 const struct rules live_rules[] = {
 	{ "gfx shared", USERPTR_GFX, 0 },

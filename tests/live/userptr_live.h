@@ -23,7 +23,7 @@ struct rules {
 extern const struct rules live_rules[];
 extern const unsigned live_rules_count;
 
-enum kernel_name { SAXPY, HISTOGRAM, SPMV, REDUCE, SLOW, WILD, KERNELS };
+enum kernel_name { SAXPY, HISTOGRAM, SPMV, REDUCE, SLOW, GRIND, WILD, KERNELS };
 
 struct cl {
 	struct userptr *dev;
