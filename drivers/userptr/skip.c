@@ -60,8 +60,8 @@ static void take_opcode(struct insn *in)
 		return;
 	case 0x62: /* EVEX */
 		in->map = in->at[1] & 7;
-		in->opcode = in->at[5];
-		in->at += 6;
+		in->opcode = in->at[4];
+		in->at += 5;
 		return;
 	default:
 		break;
