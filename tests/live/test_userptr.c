@@ -27,6 +27,7 @@ static const struct {
 	{ "restored", userptr_restored, 2 },
 	{ "churn", userptr_churn, 0 },
 	{ "litmus", userptr_litmus, 0 },
+	{ "beside-gpu", userptr_beside_gpu, 0 },
 	{ "gone-while-running", userptr_gone_while_running, 0 },
 	{ "bad-objects", userptr_bad_objects, 1 },
 	{ "bad-launches", userptr_bad_launches, 1 },

@@ -97,6 +97,7 @@ enum verdict userptr_bad_kernels(const void *arg);
 enum verdict userptr_faults(const void *arg);
 enum verdict userptr_forked(const void *arg);
 enum verdict userptr_litmus(const void *arg);
+enum verdict userptr_beside_gpu(const void *arg);
 enum verdict userptr_midway(const void *arg);
 enum verdict userptr_no_platform(const void *arg);
 enum verdict userptr_other_platform(const void *arg);
