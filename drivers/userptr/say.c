@@ -39,7 +39,7 @@ static const struct meaning {
 	int err;
 	const char *text;
 } meanings[] = {
-	{ -1001, -ENODEV, "the ICD loader knows no platform" },
+	{ -1001, -ENODEV, "no platform is installed (pocl-opencl-icd makes one of the CPU)" },
 	{ CL_DEVICE_NOT_FOUND, -ENODEV, "it has no device" },
 	{ CL_DEVICE_NOT_AVAILABLE, -ENODEV, "the device is not available" },
 	{ CL_MEM_OBJECT_ALLOCATION_FAILURE, -ENOMEM, "no memory for a buffer" },

@@ -13,8 +13,14 @@ awk '/^```c$/ { on = 1; next } /^```$/ { on = 0 } on' "$root/$readme" >"$dir/lis
 # What pkg-config would say of an installed uhmm-DRIVER.
 "$cc" -Wall -Wextra -Wno-unused-parameter -Werror "$dir/list.c" -o "$dir/list" \
 	"-I$root/include" "-L$build" "-luhmm-$driver" -luhmm "-Wl,-rpath,$build"
-said=$("$dir/list")
+said=$("$dir/list") || true
 echo "$said"
+case "$said" in
+*"no platform is installed"*) # what the device is made of is not here, and it says so
+	echo "0 passed, 0 failed, 1 skipped"
+	exit 77
+	;;
+esac
 if [ "$said" = "$says" ]; then
 	echo "1 passed, 0 failed, 0 skipped"
 else
