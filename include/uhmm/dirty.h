@@ -2,10 +2,10 @@
 /**
  * DOC: dirty - which pages the CPU has written to
  *
- * A device with memory of its own works on copies of the program's pages. Before each job they must
- * be what memory is, and most of memory has not changed since. The kernel knows which has: a page
- * that is write-protected through a userfaultfd in WP_ASYNC mode loses that mark when it is written
- * to, and nobody waits.
+ * A device with memory of its own works on copies of the program's pages. Before each job they
+ * must be what memory is, and most of memory has not changed since. The kernel knows which has:
+ * a page that is write-protected through a userfaultfd in WP_ASYNC mode loses that mark when it
+ * is written to, and nobody waits.
  *
  *	hmm_dirty_begin(hmm, start, length, &dirty);
  *	again:

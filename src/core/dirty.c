@@ -2,9 +2,9 @@
 /*
  * dirty - which pages have been written to (include/uhmm/dirty.h).
  *
- * Model: PAGEMAP_SCAN, in one step for each page, tells whether the page bears the userfaultfd-wp mark, and puts
- * it on. A page that is written to, replaced, or comes from elsewhere does not bear it. So "present
- * and marked" is "the same page, not written to".
+ * Model: PAGEMAP_SCAN, in one step for each page, tells whether the page bears the userfaultfd-wp
+ * mark, and puts it on. A page that is written to or replaced does not bear it. So "present and
+ * marked" is "not written to", of a page that no event moved there.
  *
  * Laws:
  * - Marks are the address space's, not a tracker's: what one collect takes is noted for every

@@ -39,6 +39,7 @@ static const struct {
 
 #define OWN (sizeof(own_cases) / sizeof(own_cases[0]))
 #define MOST 200u
+#define LIMIT_S 120u /* 30,000 jobs take 10 s, and far longer where others use the CPUs */
 
 static struct live_case cases[MOST];
 static struct rules_and_kind pairs[MOST];
@@ -51,7 +52,7 @@ static void add(const char *what, const struct rules *rules,
 	snprintf(case_names[n_cases], sizeof(case_names[0]), "%s %s", rules ? rules->name : "",
 		 what);
 	cases[n_cases] = (struct live_case){ .name = case_names[n_cases], .run = run,
-					     .arg = arg };
+					     .arg = arg, .limit_s = LIMIT_S };
 	n_cases++;
 }
 
