@@ -50,8 +50,8 @@ struct hmm_dirty;
  * Trackers may overlap; what one collects is not lost to the others. Nothing is marked yet.
  *
  * Context: any thread, not a callback.
- * Return: 0; -EINVAL unaligned or empty; -EOVERFLOW it wraps, or is above all addresses; -EOPNOTSUPP an attached process;
- * -ENOMEM; -ENODEV; -EDEADLK.
+ * Return: 0; -EINVAL unaligned or empty; -EOVERFLOW it wraps, or is above all addresses;
+ * -EOPNOTSUPP an attached process; -ENOMEM; -ENODEV; -EDEADLK.
  */
 UHMM_API int hmm_dirty_begin(struct hmm *hmm, uintptr_t start, size_t length,
 			     struct hmm_dirty **dirty);
