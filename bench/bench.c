@@ -47,6 +47,7 @@ static const struct family {
 	{ "dma", bench_dma, "2 MiB mapped for DMA, and unmapped" },
 	{ "edu", bench_edu, "2 MiB mapped in an IOMMU, and unmapped" },
 	{ "odp", bench_odp, "memory of another process, over libfabric" },
+	{ "userptr", bench_userptr, "an OpenCL kernel on memory of which 1 % was written to" },
 	{ "fsdax", bench_fsdax, "a look at a file on a DAX filesystem" },
 	{ "regcache", bench_regcache, "a registration that is found, or is not" },
 	{ "uvmem", bench_uvmem, "2 MiB out of secure memory, sealed, and back" },

@@ -22,6 +22,7 @@
  *	bench_regcache.c regcache_hit, regcache_hit_fenced, regcache_miss
  *	bench_ucx.c	 ucx_rcache_hit
  *	bench_uvmem.c	 uvmem_page_out, uvmem_page_in, uvmem_load
+ *	bench_userptr.c	 userptr_launch, userptr_launch_dirty, userptr_launch_checksum
  *	bench_cpu_fault.c cpu_fault_random, cpu_fault_seq, ping_pong, exclusive
  *
  * Law: a figure alone says little on a machine that is not this one. So each row is a pair
@@ -111,6 +112,7 @@ void bench_ping_pong(struct bench *bench);
 void bench_exclusive(struct bench *bench);
 void bench_ucx(struct bench *bench);
 void bench_uvmem(struct bench *bench);
+void bench_userptr(struct bench *bench);
 
 /* ---- bench_dev.c ---- */
 

@@ -4,9 +4,9 @@
 set -eu
 
 build="make gcc libc6-dev meson ninja-build pkg-config libjansson-dev liburing-dev libfabric-dev
-	libsodium-dev libucx-dev"
-check="$build libibverbs-dev librdmacm-dev libcmocka-dev g++ clang libclang-rt-14-dev spin valgrind
-	libc6-dbg python3 util-linux iproute2"
+	libsodium-dev libucx-dev ocl-icd-opencl-dev"
+check="$build pocl-opencl-icd libibverbs-dev librdmacm-dev libcmocka-dev g++ clang
+	libclang-rt-14-dev spin valgrind libc6-dbg python3 util-linux iproute2"
 lab="$build libcmocka-dev binutils qemu-system-x86 busybox-static cpio kmod xz-utils e2fsprogs xfsprogs
 	debian-archive-keyring iproute2 libibverbs-dev ibverbs-providers"
 kernel="$lab flex bison bc libelf-dev"

@@ -102,6 +102,7 @@ struct hmm {
 	_Atomic bool draining;
 
 	struct lock register_lock;
+	struct hmm_dirty *dirties; /* dirty.c */
 	struct lock vmas_lock; /* protects vmas, leaving, entering, sysv, dax */
 	struct dax_file dax[DAX_FILES];
 	struct rangemap vmas;  /* ids 0 */

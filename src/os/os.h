@@ -95,6 +95,7 @@ struct os_mm {
 #define OS_PAGE_ZERO (1u << 2)
 #define OS_PAGE_FILE (1u << 3)
 #define OS_PAGE_HUGE (1u << 4)
+#define OS_PAGE_UNMARKED (1u << 5) /* OS_SCAN_MARK: it did not bear the mark; it does now */
 
 #define OS_VMA_MISSING (1u << 0)    /* registered MISSING with a userfaultfd */
 #define OS_VMA_WIPEONFORK (1u << 1)
@@ -115,6 +116,9 @@ static inline bool os_has_page(const uint64_t *pages, size_t i)
 
 #define OS_SCAN_CHECK (1u << 0)	    /* fail with -EPERM where the VMA is not registered WP_ASYNC */
 #define OS_SCAN_POPULATED (1u << 1) /* report only runs that are present or swapped */
+/* Mark what is present or swapped and no page of a file (userfaultfd-wp), and report that only;
+ * alone. Anonymous mappings only (G7). On failure some may be marked that were not reported. */
+#define OS_SCAN_MARK (1u << 2)
 
 /* ---- mapping memory for a device ---- */
 

@@ -9,6 +9,8 @@
  * mapping is not registered. A hole has no mapping that could fail, so every page is asked
  * for, present or not, and must come back as WPALLOWED; a gap is -EPERM too. That
  * is how what sends no message (shmdt) is found out.
+ *
+ * OS_SCAN_MARK is the only thing in the library that write-protects (G7): dirty.c says where.
  */
 #include <errno.h>
 #include <sys/ioctl.h>
@@ -36,7 +38,8 @@ static unsigned flags_of(uint64_t categories)
 	       (categories & PAGE_IS_SWAPPED ? OS_PAGE_SWAPPED : 0) |
 	       (categories & PAGE_IS_PFNZERO ? OS_PAGE_ZERO : 0) |
 	       (categories & PAGE_IS_FILE ? OS_PAGE_FILE : 0) |
-	       (categories & PAGE_IS_HUGE ? OS_PAGE_HUGE : 0);
+	       (categories & PAGE_IS_HUGE ? OS_PAGE_HUGE : 0) |
+	       (categories & PAGE_IS_WRITTEN ? OS_PAGE_UNMARKED : 0);
 }
 
 static int scan_by(int fd, struct pm_scan_arg *arg)
@@ -76,6 +79,19 @@ static void add(struct walk *w, const struct page_region *region)
 		(struct os_run){ .start = region->start, .end = region->end, .flags = flags };
 }
 
+/*
+ * What the kernel reports it marks, if it is not: so it is asked for nothing but what may be. Which
+ * pages are marked already is no condition, or they could not be told from holes.
+ */
+static void ask_to_mark(struct pm_scan_arg *arg)
+{
+	arg->flags = PM_SCAN_WP_MATCHING | PM_SCAN_CHECK_WPASYNC;
+	arg->category_inverted = PAGE_IS_FILE;
+	arg->category_mask = PAGE_IS_FILE;
+	arg->category_anyof_mask = POPULATED;
+	arg->return_mask = POPULATED | PAGE_IS_WRITTEN;
+}
+
 /* One call of the kernel; as many regions as runs have room. */
 static int step(struct walk *w)
 {
@@ -92,9 +108,12 @@ static int step(struct walk *w)
 		.category_anyof_mask = populated && !check ? POPULATED : 0,
 		.return_mask = TOLD | (check ? PAGE_IS_WPALLOWED : 0),
 	};
-	int count = scan_once(w->mm, &arg);
 	uintptr_t covered = w->at;
+	int count;
 
+	if (w->how & OS_SCAN_MARK)
+		ask_to_mark(&arg);
+	count = scan_once(w->mm, &arg);
 	if (count < 0)
 		return count;
 	for (int i = 0; i < count; i++) {

@@ -5,7 +5,7 @@
  *
  * Laws:
  * - WP_ASYNC is what makes this work at all: with it any VMA can be registered for its
- *   events, and registering write-protects nothing. We never arm write protection (G7).
+ *   events, and registering write-protects nothing. Write protection is armed nowhere here (G7: scan.c).
  * - A context whose UFFDIO_API failed must not be used again: it is closed and a new one
  *   asked for less.
  * - The number in the program's table may be closed or reused by the program: whoever

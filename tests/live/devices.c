@@ -128,21 +128,21 @@ static uint64_t pair_stale(struct device *dev)
 
 const struct driver live_drivers[] = {
 	{ "ramdev", ram_open, ram_close, ram_read, ram_write, ram_lookup, ram_mark,
-	  ram_stale },
+	  ram_stale, NULL, NULL },
 	{ "gpu", pair_open, pair_close, pair_read, pair_write, pair_lookup, pair_mark,
-	  pair_stale },
+	  pair_stale, NULL, NULL },
 	{ "uring", live_uring_open, live_uring_close, live_uring_read, live_uring_write,
-	  live_uring_lookup, ram_mark, live_uring_stale },
+	  live_uring_lookup, ram_mark, live_uring_stale, NULL, NULL },
 	{ "uring-chunk", live_uring_open_chunked, live_uring_close, live_uring_read,
-	  live_uring_write, live_uring_lookup, ram_mark, live_uring_stale },
+	  live_uring_write, live_uring_lookup, ram_mark, live_uring_stale, NULL, NULL },
 	{ "uring-plain", live_uring_open_plain, live_uring_close, live_uring_read,
-	  live_uring_write, live_uring_lookup, ram_mark, live_uring_stale },
+	  live_uring_write, live_uring_lookup, ram_mark, live_uring_stale, NULL, NULL },
 	{ "odp", live_odp_open, live_odp_close, live_odp_read, live_odp_write,
-	  live_odp_lookup, ram_mark, ram_stale },
+	  live_odp_lookup, ram_mark, ram_stale, NULL, NULL },
 	{ "svm", live_svm_open, live_svm_close, live_svm_read, live_svm_write,
-	  live_svm_lookup, live_svm_mark, live_svm_stale },
+	  live_svm_lookup, live_svm_mark, live_svm_stale, NULL, NULL },
 	{ "svm-vram", live_svm_open_vram, live_svm_close, live_svm_read, live_svm_write,
-	  live_svm_lookup, live_svm_mark, live_svm_stale },
+	  live_svm_lookup, live_svm_mark, live_svm_stale, NULL, NULL },
 };
 const unsigned live_driver_count = sizeof(live_drivers) / sizeof(live_drivers[0]);
 

@@ -30,6 +30,9 @@ struct driver {
 	 */
 	void (*mark)(struct device *dev, const void *start, size_t length);
 	uint64_t (*stale)(struct device *dev);
+	/* Why this machine has none, or NULL; may be NULL: it always has. */
+	const char *(*absent)(void);
+	const char *no_fork; /* why a child can have none, or NULL */
 };
 
 extern const struct driver live_drivers[];

@@ -26,6 +26,7 @@
 #include <unistd.h>
 
 #include "devices_edu.h"
+#include "devices_userptr.h"
 #include "ops.h"
 
 #define NOBODY 65534
@@ -70,8 +71,8 @@ static enum verdict cell(const struct row *row, struct device *dev, const struct
 
 	if (cannot)
 		return live_skip("%s", cannot);
-	if (row->driver == &live_edu && !strcmp(op->name, "fork"))
-		return live_skip("one process at a time has the device (`lab edu` has a fork)");
+	if (row->driver->no_fork && !strcmp(op->name, "fork"))
+		return live_skip("%s", row->driver->no_fork);
 	TRY(area_make(&area, row->kind));
 	verdict = cell_on(&area, dev, op);
 	area_dispose(&area);
@@ -81,7 +82,7 @@ static enum verdict cell(const struct row *row, struct device *dev, const struct
 static enum verdict run_row(void *arg)
 {
 	const struct row *row = arg;
-	const char *absent = row->driver == &live_edu ? live_edu_absent() : NULL;
+	const char *absent = row->driver->absent ? row->driver->absent() : NULL;
 	struct device dev;
 	struct area area;
 	int err;
@@ -132,6 +133,9 @@ static void run_rows(const struct choice *choice, struct live_count *count)
 	for (unsigned d = 0; d < live_driver_count; d++)
 		if (listed(choice->driver, live_drivers[d].name))
 			run_driver(&live_drivers[d], 60, choice, count);
+	for (unsigned d = 0; d < 2; d++)
+		if (listed(choice->driver, live_userptr[d].name))
+			run_driver(&live_userptr[d], 60, choice, count);
 	if (choice->driver && listed(choice->driver, live_edu.name))
 		run_driver(&live_edu, 300, choice, count);
 }

@@ -58,7 +58,7 @@ void fake_forget_page(struct fake_page *page)
 {
 	page->flags = 0;
 	page->value = page->frame = 0;
-	page->shared = page->pinned = page->poisoned = false;
+	page->shared = page->pinned = page->poisoned = page->marked = false;
 }
 
 /* Are two pages in a row of one VMA? */
@@ -479,7 +479,7 @@ void fake_make_present(struct fake_page *p, bool write)
 	if (!p->frame || (write && !o->shared && (p->flags & (OS_PAGE_ZERO | OS_PAGE_FILE))))
 		p->frame = ++fake.frames;
 	if (write)
-		p->shared = false;
+		p->shared = p->marked = false;
 	if (o->inode && (o->shared || !write))
 		p->flags = OS_PAGE_PRESENT | OS_PAGE_FILE;
 	else if (write)
@@ -627,6 +627,25 @@ static unsigned scan_flags(const struct fake_page *p)
 	return flags;
 }
 
+/* Who asks for the mark gets it, on what is a page and not a file's; and the test fails if it
+ * is not anonymous memory (G7). -EPERM it is not registered; 0: no page to be marked. */
+static int mark(struct fake_page *p, unsigned *flags)
+{
+	bool was = p->marked;
+
+	if (p->mapped && !token(p))
+		return -EPERM;
+	if (!*flags || (*flags & OS_PAGE_FILE) || p->poisoned) {
+		*flags = 0;
+		return 0;
+	}
+	if (p->object != FAKE_ANON)
+		fake_fail("write-protected what is not anonymous memory");
+	p->marked = true;
+	*flags |= was ? 0 : OS_PAGE_UNMARKED;
+	return 0;
+}
+
 int fake_scan(uintptr_t start, uintptr_t end, unsigned how, struct os_run *runs, unsigned max,
 	      uintptr_t *next)
 {
@@ -637,8 +656,12 @@ int fake_scan(uintptr_t start, uintptr_t end, unsigned how, struct os_run *runs,
 		struct fake_page *p = fake_page(at);
 		unsigned flags = scan_flags(p);
 		/* Registered MISSING, a hole is a run too, of nothing. */
-		bool empty = !flags && p->missing && !(how & OS_SCAN_POPULATED);
+		bool empty = !flags && p->missing && !(how & (OS_SCAN_POPULATED | OS_SCAN_MARK));
 
+		if ((how & OS_SCAN_MARK) && n == (int)max)
+			break; /* what there is no room for must not be marked */
+		if ((how & OS_SCAN_MARK) && mark(p, &flags))
+			return -EPERM;
 		if ((how & OS_SCAN_CHECK) && p->mapped && !token(p))
 			return -EPERM;
 		if ((flags || empty) && n && runs[n - 1].end == at &&

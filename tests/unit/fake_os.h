@@ -84,6 +84,7 @@ struct fake_page {
 	bool shared;	   /* with a child, until it is written to */
 	bool pinned;	   /* for DMA */
 	bool poisoned;	   /* SIGBUS */
+	bool marked;	   /* userfaultfd-wp, until it is written to */
 	uint8_t object;
 	uint8_t prot;
 	int16_t ctx;

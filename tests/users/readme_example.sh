@@ -18,8 +18,14 @@ done
 # shellcheck disable=SC2086 # words
 "$cc" -Wall -Wextra -Wno-unused-parameter -Werror "$dir/list.c" -o "$dir/list" \
 	"-I$root/include" "-L$build" $libs -luhmm "-Wl,-rpath,$build"
-said=$("$dir/list")
+said=$("$dir/list") || true
 echo "$said"
+case "$said" in
+*"no platform is installed"*) # what the device is made of is not here, and it says so
+	echo "0 passed, 0 failed, 1 skipped"
+	exit 77
+	;;
+esac
 if [ "$said" = "$says" ]; then
 	echo "1 passed, 0 failed, 0 skipped"
 else

@@ -52,7 +52,7 @@ def main():
     root = pathlib.Path(sys.argv[1])
     exported = symbols(sys.argv[2], True)
     public = set().union(*(declared(root / "include/uhmm" / f"{name}.h")
-                           for name in ("hmm", "devmem", "dma", "ptable", "regcache")))
+                           for name in ("hmm", "devmem", "dirty", "dma", "ptable", "regcache")))
     check("every exported function is declared", exported - public)
     check("every declared function is exported", public - exported)
     used = set()

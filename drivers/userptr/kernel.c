@@ -1,0 +1,86 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later OR BSD-2-Clause */
+/*
+ * kernel - OpenCL C becomes something that can be launched.
+ */
+#include <stdio.h>
+
+#include "userptr_private.h"
+
+/* The compiler's own words, as far as there is room. */
+static int say_log(const struct userptr *dev, cl_program program, int err)
+{
+	size_t size = 0;
+	char *log;
+
+	if (clGetProgramBuildInfo(program, dev->device, CL_PROGRAM_BUILD_LOG, 0, NULL, &size) ||
+	    !size)
+		return err;
+	log = calloc(1, size + 1);
+	if (log && !clGetProgramBuildInfo(program, dev->device, CL_PROGRAM_BUILD_LOG, size, log,
+					  NULL))
+		userptr_say(err, "the kernel does not build: %.1000s", log);
+	free(log);
+	return err;
+}
+
+static int build(struct userptr_kernel *k, const char *source, const char *name,
+		 const char *options)
+{
+	cl_int result;
+	int err;
+
+	k->program = clCreateProgramWithSource(k->dev->context, 1, &source, NULL, &result);
+	err = userptr_cl(result, "a program");
+	if (err)
+		return err;
+	err = userptr_cl(clBuildProgram(k->program, 1, &k->dev->device, options, NULL, NULL),
+			 "building");
+	if (err == -ENOEXEC)
+		return say_log(k->dev, k->program, err);
+	if (err)
+		return err;
+	k->kernel = clCreateKernel(k->program, name, &result);
+	err = userptr_cl(result, name);
+	if (!err)
+		err = userptr_cl(clGetKernelInfo(k->kernel, CL_KERNEL_NUM_ARGS, sizeof(k->n_args),
+						 &k->n_args, NULL),
+				 "the kernel's arguments");
+	return err;
+}
+
+int userptr_kernel_create(struct userptr *dev, const char *source, const char *name,
+			  const char *options, struct userptr_kernel **out)
+{
+	struct userptr_kernel *k;
+	int err;
+
+	userptr_hush();
+	if (!dev || !source || !name || !out)
+		return -EINVAL;
+	err = check_process(dev);
+	if (err)
+		return err;
+	k = calloc(1, sizeof(*k));
+	if (!k)
+		return -ENOMEM;
+	k->dev = dev;
+	userptr_guard_begin(); /* a platform may start its threads as late as this */
+	err = build(k, source, name, options);
+	userptr_guard_end();
+	if (err)
+		userptr_kernel_destroy(k);
+	else
+		*out = k;
+	return err;
+}
+
+void userptr_kernel_destroy(struct userptr_kernel *k)
+{
+	if (!k || check_process(k->dev))
+		return;
+	if (k->kernel)
+		clReleaseKernel(k->kernel);
+	if (k->program)
+		clReleaseProgram(k->program);
+	free(k);
+}
