@@ -63,10 +63,15 @@ static int fault(struct uvmem_side *side, uint64_t place)
 	return uvmem_bring(side, place, window(uv, place), false);
 }
 
+/* What may be read but not written is told from what is not there (hmm_range_fault()'s -EPERM). */
 static int copy_shared(struct uvmem *uv, uintptr_t addr, void *data, size_t n, bool write)
 {
-	return write ? hmm_copy_to(uv->hmm, addr, data, n)
-		     : hmm_copy_from(uv->hmm, data, addr, n);
+	int err = write ? hmm_copy_to(uv->hmm, addr, data, n)
+			: hmm_copy_from(uv->hmm, data, addr, n);
+	char byte;
+
+	return write && err == -EFAULT && !hmm_copy_from(uv->hmm, &byte, addr, 1) ? -EPERM
+										   : err;
 }
 
 /* One access where the sizes allow, so that 8 aligned bytes are never torn. */

@@ -180,6 +180,10 @@ const char *uvmem_strerror(int err)
 		       "read and written; or, at open, faults of the kernel are not "
 		       "delivered "
 		       "here (see `uhmm feature`)";
+	case -EOPNOTSUPP:
+		return "only private anonymous memory can be secure, no file, shared memory, "
+		       "huge page or stack; or, at open, there is no memfd_secret here "
+		       "(uvmem_available() says why) or not that cipher";
 	case -EEXIST:
 		return "a part of the range is secure already, by another handle";
 	case -EDEADLK:

@@ -231,8 +231,9 @@ UHMM_API int uvmem_run(struct uvmem *uv, uvmem_fn fn, void *arg);
  * The other end may be any memory: locals of @fn and uvmem_scratch() stay secret. Bytes
  * before a page that fails are copied. Not torn up to 8 aligned bytes; no order between
  * sides.
- * Return: 0; -EFAULT not of the range, or a shared page is unmapped; -EBADMSG refused (U2,
- * U3); -EBUSY as in uvmem_init_done(), or the mapping is read-only; -ENODEV.
+ * Return: 0; -EFAULT not of the range, or a shared page is unmapped; -EPERM a store to a
+ * shared page that is read-only; -EBADMSG refused (U2, U3); -EBUSY as in uvmem_init_done(),
+ * or the mapping is read-only; -ENODEV.
  */
 UHMM_API int uvmem_load(struct uvmem_side *side, void *dst, const void *src, size_t length);
 UHMM_API int uvmem_store(struct uvmem_side *side, void *dst, const void *src,

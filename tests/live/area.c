@@ -42,6 +42,12 @@ static unsigned alike(const struct area *a, unsigned from)
 	return to;
 }
 
+/* A driver that has to know which memory is meant learns where the area is by now. */
+static enum verdict take(struct area *a, struct device *dev)
+{
+	return dev->driver->take ? dev->driver->take(dev, a->at, a->length) : PASS;
+}
+
 static enum verdict refused(struct area *a, struct device *dev, unsigned from, unsigned to)
 {
 	for (unsigned u = from; u < to; u++) {
@@ -116,6 +122,7 @@ static enum verdict try_write(struct area *a, struct device *dev, unsigned u)
 
 enum verdict area_agrees(struct area *a, struct device *dev)
 {
+	TRY(take(a, dev));
 	for (unsigned from = 0, to; from < area_units(a); from = to) {
 		to = alike(a, from);
 		if (a->access[from] == NONE) {
@@ -153,6 +160,7 @@ static enum verdict warm_units(struct area *a, struct device *dev, unsigned from
 
 enum verdict area_warm(struct area *a, struct device *dev)
 {
+	TRY(take(a, dev));
 	for (unsigned from = 0, to; from < area_units(a); from = to) {
 		to = alike(a, from);
 		if (a->access[from] == NONE)

@@ -5,10 +5,6 @@
  * The gpu runs in verify mode: an access that a job submitted after a change makes
  * through a translation from before it is counted, and no case may have one. A
  * ramdev has no such count; its page table is looked at instead.
- *
- * uvmem is not here. The law of this table is that CPU and device find the same bytes at an
- * address, and its law is that they do not: what the CPU writes is a forgery, what it reads is
- * sealed. It takes one kind of memory. uvmem_changes.c has its kinds and operations.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -19,6 +15,7 @@
 #include "devices_odp.h"
 #include "devices_svm.h"
 #include "devices_uring.h"
+#include "devices_uvmem.h"
 
 static int ram_open(struct device *dev)
 {
@@ -128,21 +125,24 @@ static uint64_t pair_stale(struct device *dev)
 
 const struct driver live_drivers[] = {
 	{ "ramdev", ram_open, ram_close, ram_read, ram_write, ram_lookup, ram_mark,
-	  ram_stale, NULL, NULL },
+	  .stale = ram_stale },
 	{ "gpu", pair_open, pair_close, pair_read, pair_write, pair_lookup, pair_mark,
-	  pair_stale, NULL, NULL },
+	  .stale = pair_stale },
 	{ "uring", live_uring_open, live_uring_close, live_uring_read, live_uring_write,
-	  live_uring_lookup, ram_mark, live_uring_stale, NULL, NULL },
+	  live_uring_lookup, ram_mark, .stale = live_uring_stale },
 	{ "uring-chunk", live_uring_open_chunked, live_uring_close, live_uring_read,
-	  live_uring_write, live_uring_lookup, ram_mark, live_uring_stale, NULL, NULL },
+	  live_uring_write, live_uring_lookup, ram_mark, .stale = live_uring_stale },
 	{ "uring-plain", live_uring_open_plain, live_uring_close, live_uring_read,
-	  live_uring_write, live_uring_lookup, ram_mark, live_uring_stale, NULL, NULL },
+	  live_uring_write, live_uring_lookup, ram_mark, .stale = live_uring_stale },
 	{ "odp", live_odp_open, live_odp_close, live_odp_read, live_odp_write,
-	  live_odp_lookup, ram_mark, ram_stale, NULL, NULL },
+	  live_odp_lookup, ram_mark, .stale = ram_stale },
 	{ "svm", live_svm_open, live_svm_close, live_svm_read, live_svm_write,
-	  live_svm_lookup, live_svm_mark, live_svm_stale, NULL, NULL },
+	  live_svm_lookup, live_svm_mark, .stale = live_svm_stale },
 	{ "svm-vram", live_svm_open_vram, live_svm_close, live_svm_read, live_svm_write,
-	  live_svm_lookup, live_svm_mark, live_svm_stale, NULL, NULL },
+	  live_svm_lookup, live_svm_mark, .stale = live_svm_stale },
+	{ "uvmem", live_uvmem_open, live_uvmem_close, live_uvmem_read, live_uvmem_write,
+	  live_uvmem_lookup, ram_mark, ram_stale, .no_fork = LIVE_UVMEM_NO_FORK,
+	  .take = live_uvmem_take },
 };
 const unsigned live_driver_count = sizeof(live_drivers) / sizeof(live_drivers[0]);
 

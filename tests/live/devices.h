@@ -10,6 +10,8 @@
 
 #include <uhmm/hmm.h>
 
+#include "live.h"
+
 /* An open device. */
 struct device {
 	const struct driver *driver;
@@ -33,6 +35,8 @@ struct driver {
 	/* Why this machine has none, or NULL; may be NULL: it always has. */
 	const char *(*absent)(void);
 	const char *no_fork; /* why a child can have none, or NULL */
+	/* It must be told which memory it is to reach, or that cannot be; may be NULL. */
+	enum verdict (*take)(struct device *dev, void *start, size_t length);
 };
 
 extern const struct driver live_drivers[];

@@ -56,4 +56,4 @@ static uint64_t pci_stale(struct device *dev)
 const struct driver live_edu = { "edu",	    pci_open,	pci_close, pci_read,
 				 pci_write, pci_lookup, pci_mark,  pci_stale,
 				 live_edu_absent,
-				 "one process at a time has the device (`lab edu` has a fork)" };
+				 .no_fork = "one process at a time has the device (`lab edu` has a fork)" };

@@ -208,7 +208,7 @@ static uint64_t stale(struct device *dev)
 
 const struct driver live_userptr[2] = {
 	{ "userptr", open_shared, close_rig, read_bytes, write_bytes, lookup, mark, stale,
-	  absent, NO_FORK },
+	  absent, .no_fork = NO_FORK },
 	{ "userptr-copy", open_copy, close_rig, read_bytes, write_bytes, lookup, mark, stale,
-	  absent, NO_FORK },
+	  absent, .no_fork = NO_FORK },
 };

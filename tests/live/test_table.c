@@ -71,10 +71,27 @@ static enum verdict cell(const struct row *row, struct device *dev, const struct
 
 	if (cannot)
 		return live_skip("%s", cannot);
+	/* The op has two areas, and the driver can be told of one. */
+	if (row->driver->take && !strcmp(op->name, "move-keep"))
+		return live_skip("the driver stays with the old address");
 	if (row->driver->no_fork && !strcmp(op->name, "fork"))
 		return live_skip("%s", row->driver->no_fork);
 	TRY(area_make(&area, row->kind));
 	verdict = cell_on(&area, dev, op);
+	area_dispose(&area);
+	return verdict;
+}
+
+/* What a driver cannot be told of is skipped as one row. */
+static enum verdict takes(const struct row *row, struct device *dev)
+{
+	enum verdict verdict;
+	struct area area;
+
+	if (!row->driver->take)
+		return PASS;
+	TRY(area_make(&area, row->kind));
+	verdict = row->driver->take(dev, area.at, area.length);
 	area_dispose(&area);
 	return verdict;
 }
@@ -98,6 +115,7 @@ static enum verdict run_row(void *arg)
 	if (dev.memory && (err == -EPERM || err == -EOPNOTSUPP))
 		return live_skip("no device memory: %s", hmm_strerror(err));
 	EXPECT(0, err);
+	TRY(takes(row, &dev));
 	for (unsigned i = 0; i < live_op_count; i++) {
 		char name[120];
 

@@ -3,10 +3,10 @@
  * uvmem_changes - which memory can be secure, and what the program can do to a range that
  * is.
  *
- * The table of kinds x operations of the other drivers (test_table.c) compares what CPU and
- * device read at one address: they must agree. Here they must not. So uvmem has a table of
- * its own: of each kind, whether it can be secure, and of each operation, whether the bytes
- * are there afterwards, refused, or zeros.
+ * The table of kinds x operations of all drivers (test_table.c) compares what CPU and device
+ * read at one address: they must agree. Of shared pages they do, and those are in it; of secure
+ * pages they must not. So these have a table of their own: of each kind, whether it can be
+ * secure, and of each operation, whether the bytes are there afterwards, refused, or zeros.
  */
 #include <fcntl.h>
 #include <sys/syscall.h>
