@@ -2,8 +2,8 @@
 /*
  * litmus - `uhmm litmus`: stale translations and lost bytes, counted; there must be none.
  *
- * The rounds are divided among the cases of six tables (litmus_map.c, litmus_zap.c,
- * litmus_kind.c, litmus_migrate.c, litmus_owner.c, litmus_pin.c). With --naive the same cases run on
+ * The rounds are divided among the cases of seven tables (litmus_map.c, litmus_zap.c,
+ * litmus_kind.c, litmus_migrate.c, litmus_owner.c, litmus_pin.c, litmus_secure.c). With --naive the same cases run on
  * devices that are broken on purpose, and there must be some: a test that cannot fail says
  * nothing.
  *
@@ -23,7 +23,7 @@
 #include "litmus.h"
 #include "litmus_against.h"
 
-#define CASES_MAX 32
+#define CASES_MAX 40
 #define DEFAULT_ROUNDS 20000
 #define DEFAULT_LOAD 2
 #define LITMUS_VRAM ((uint64_t)4 << 20)
@@ -452,6 +452,7 @@ int cmd_litmus(int argc, char **argv)
 	add_cases(&options, litmus_migrate_cases);
 	add_cases(&options, litmus_owner_cases);
 	add_cases(&options, litmus_pin_cases);
+	add_cases(&options, litmus_secure_cases);
 	tool_parse(&argp, argc, argv, &options);
 	if (!options.rounds)
 		options.rounds = options.against ? DEFAULT_AGAINST : DEFAULT_ROUNDS;

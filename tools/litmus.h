@@ -11,6 +11,7 @@
  *	litmus_zap.c	cases: madvise, io_uring
  *	litmus_kind.c	cases: mprotect, shmdt, brk
  *	litmus_pin.c	cases: what a device has pinned
+ *	litmus_secure.c	cases: secure memory
  *	litmus_away.h	cases of pages that are in a device's memory
  *
  * Words: a *generation* is a number that no two contents share. Whoever makes a mapping or
@@ -132,6 +133,7 @@ extern const struct litmus_case litmus_kind_cases[];
 extern const struct litmus_case litmus_migrate_cases[];
 extern const struct litmus_case litmus_owner_cases[];
 extern const struct litmus_case litmus_pin_cases[];
+extern const struct litmus_case litmus_secure_cases[];
 
 /* Store the next generation at @addr; the number is what a check expects. */
 uint64_t litmus_fill(struct litmus *l, char *addr);
