@@ -6,8 +6,6 @@
  * present, with the permission that is needed, and to note since when (`seen`). Who uses them
  * later asks hmm_notifier_read_retry() under `lock` whether that is true still.
  */
-#include <sys/mman.h>
-
 #include "userptr_private.h"
 
 #define WINDOW 512u /* pages that are faulted at once */
@@ -22,18 +20,6 @@ static int other_than_anonymous(const struct hmm_run *run, void *arg)
 				     (unsigned long)run->start, hmm_vma_kind_text(run->kind));
 }
 
-/*
- * Who looks at the mappings may see none where mmap(MAP_FIXED) is putting one in another's place: since
- * Linux 6.17 that look takes no lock. mincore() waits for it.
- */
-static bool is_being_mapped(const struct hmm_range *failed)
-{
-	unsigned char there;
-
-	return failed->fault_reason == HMM_REASON_NO_MAPPING &&
-	       !mincore((void *)failed->fault_addr, PAGE, &there);
-}
-
 static int fault_window(const struct hmm_range *all, uintptr_t at, bool write)
 {
 	uint64_t pfns[WINDOW] = { 0 };
@@ -45,8 +31,6 @@ static int fault_window(const struct hmm_range *all, uintptr_t at, bool write)
 	part.pfns = pfns;
 	part.default_flags = HMM_PFN_REQ_FAULT | (write ? HMM_PFN_REQ_WRITE : 0);
 	err = hmm_range_fault(&part);
-	if (err == -EFAULT && is_being_mapped(&part))
-		return -EBUSY;
 	if (err == -EFAULT || err == -EPERM || err == -EOPNOTSUPP)
 		userptr_say(err, "%#lx: %s", (unsigned long)part.fault_addr,
 			    hmm_reason_text(part.fault_reason));

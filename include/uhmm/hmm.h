@@ -468,7 +468,8 @@ UHMM_API bool hmm_notifier_read_retry(const struct hmm_range *range);
  *
  * Context: any thread, not inside a callback. Locks: none that a callback takes.
  * Return: 0; -EINVAL the range is empty or unaligned; -EBUSY the sequence is
- * stale, begin again; -ENOMEM; -ENODEV; -EDEADLK.
+ * stale, or one mapping after the other takes a place: begin again; -ENOMEM;
+ * -ENODEV; -EDEADLK.
  * Kernel counterpart: hmm_range_fault() without a request; hmm_range_snapshot() (2019).
  */
 UHMM_API int hmm_range_snapshot(struct hmm_range *range);
@@ -480,15 +481,17 @@ UHMM_API int hmm_range_snapshot(struct hmm_range *range);
  * Pages without a request are reported as a snapshot would. The answer may be
  * stale on return: use it only after hmm_notifier_read_retry(), under the
  * driver's update lock, has said it is not. On failure entries at and past
- * range->fault_addr keep their input.
+ * range->fault_addr keep their input. "No mapping" is said where the program had
+ * none at some moment of the call, never of a mapping that another one replaces.
  *
  * Context: any thread, not inside a callback; sleeps. Locks: none that a
  * callback takes.
  * Return: 0; -EINVAL the range is empty, unaligned or WRITE is asked without
- * FAULT; -EBUSY the sequence is stale, begin again; -EFAULT no mapping,
- * PROT_NONE, past end of file, guard page, special; -EPERM write asked of a
- * read-only mapping; -EOPNOTSUPP it cannot be mirrored (hmm_copy_from() and
- * hmm_copy_to() still work); -ENOMEM; -ENODEV; -EDEADLK.
+ * FAULT; -EBUSY the sequence is stale, or one mapping after the other takes a
+ * place: begin again; -EFAULT no mapping, PROT_NONE, past end of file, guard
+ * page, special; -EPERM write asked of a read-only mapping; -EOPNOTSUPP it
+ * cannot be mirrored (hmm_copy_from() and hmm_copy_to() still work); -ENOMEM;
+ * -ENODEV; -EDEADLK.
  * Kernel counterpart: hmm_range_fault(), mm/hmm.c.
  */
 UHMM_API int hmm_range_fault(struct hmm_range *range);
@@ -586,7 +589,7 @@ typedef int (*hmm_run_fn)(const struct hmm_run *run, void *arg);
  * A look: nothing is registered, and it may be stale on return.
  * Context: any thread, not inside a callback; no lock of ours is held in @fn.
  * Return: 0, what @fn returned, -EINVAL unaligned or unknown flag, -ENODEV, -ESRCH the
- * attached process is gone, -ENOMEM.
+ * attached process is gone, -EBUSY one mapping after the other takes a place, -ENOMEM.
  */
 UHMM_API int hmm_snapshot_runs(struct hmm *hmm, uintptr_t start, uintptr_t end,
 			       unsigned flags, hmm_run_fn fn, void *arg);

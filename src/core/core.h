@@ -249,6 +249,8 @@ void callback_forget(void);
 
 /* ---- look.c ---- */
 int look(struct hmm_range *range, bool fault);
+/* Where the hole ends that vma_find saw at `at`; `at`: there is a mapping, look again. */
+uintptr_t hole_end(struct hmm *hmm, uintptr_t at, uintptr_t end);
 
 /* ---- range.c ---- */
 /* Requests and answers share the entries: what was asked is kept for the next try. */

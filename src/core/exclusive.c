@@ -15,8 +15,11 @@
 /* Is it a page that a device can have for itself? */
 static int check(struct hmm *hmm, uintptr_t page, struct os_vma *vma)
 {
-	if (hmm->os->vma_find(&hmm->mm, page, vma) || vma->start > page ||
-	    !(vma->prot & PROT_READ))
+	bool hole = hmm->os->vma_find(&hmm->mm, page, vma) || vma->start > page;
+
+	if (hole && hole_end(hmm, page, page + PAGE) == page)
+		return -EBUSY;
+	if (hole || !(vma->prot & PROT_READ))
 		return error_say(-EFAULT, "nothing readable is mapped there");
 	if (vma->shared || vma->inode || vma->kind == OS_VMA_SPECIAL)
 		return error_say(-EOPNOTSUPP, "only private anonymous memory can be exclusive");

@@ -5,7 +5,8 @@
  * For each VMA of the range: refuse what cannot be given; register it (with a
  * notifier); populate what was requested; scan. The scan carries the
  * registration token, so that a VMA which was replaced since it was entered in
- * the map is found out. Nothing here is sure until read_retry says so.
+ * the map is found out. Nothing here is sure until read_retry says so; but a
+ * hole is, for no event says that it has ended (docs/gate.md, "Holes").
  *
  * WRITE is said where a store through the address is allowed and needs no file
  * system's leave: of private pages that are ours, and of file and shared pages
@@ -28,6 +29,7 @@ struct look {
 	struct hmm_range *range;
 	bool fault;
 	unsigned refused; /* times that registering this place was refused */
+	bool mapped;	  /* what has to be looked at again is the pages, not the mapping */
 	bool force;	  /* the token said that the map is wrong here */
 	uintptr_t answered; /* entries below are answers, no requests any more */
 	bool entered;	  /* `entry` is what the map said, before the VMA was read */
@@ -139,13 +141,14 @@ static int mirror(struct look *l, struct os_vma *vma, uintptr_t at, uintptr_t en
 	return err ? err : 1;
 }
 
+/* Of what was mapped. NONE: it is no more. */
 static enum hmm_reason why_not_present(struct look *l, uintptr_t at)
 {
 	struct os_vma vma;
 	int64_t size;
 
 	if (l->hmm->os->vma_find(&l->hmm->mm, at, &vma) || vma.start > at)
-		return HMM_REASON_NO_MAPPING;
+		return HMM_REASON_NONE;
 	if (!vma.inode)
 		return HMM_REASON_GUARD_OR_POISON;
 	size = l->hmm->os->vma_file_size(&l->hmm->mm, &vma);
@@ -169,9 +172,12 @@ static int find_failed(struct look *l, uintptr_t start, uintptr_t end, bool writ
 {
 	for (uintptr_t at = start; at < end; at += PAGE) {
 		int err = l->hmm->os->populate(at, at + PAGE, write);
+		enum hmm_reason why = HMM_REASON_NONE;
 
 		if (err == -EFAULT && !permission_went(l, at, write))
-			return fail(l, at, -EFAULT, why_not_present(l, at));
+			why = why_not_present(l, at);
+		if (why)
+			return fail(l, at, -EFAULT, why);
 		if (err)
 			return -EAGAIN;
 	}
@@ -329,6 +335,7 @@ static int scan(struct look *l, const struct os_vma *vma, uintptr_t start, uintp
 
 		if (n == -EPERM && how) {
 			l->force = true; /* the token: what the map says is registered, is not */
+			l->mapped = false;
 			return -EAGAIN;
 		}
 		if (n < 0)
@@ -351,6 +358,16 @@ static int scan(struct look *l, const struct os_vma *vma, uintptr_t start, uintp
 	return 0;
 }
 
+/* What registering would find out, asked by name. */
+static bool is_special(const struct look *l, const struct os_vma *vma, uintptr_t at)
+{
+	struct os_vma named;
+
+	return !vma->inode && !(vma->prot & PROT_WRITE) && !l->hmm->mm.pid &&
+	       !l->hmm->os->vma_find(&l->hmm->mm, at, &named) && named.start <= at &&
+	       named.kind == OS_VMA_SPECIAL;
+}
+
 static int look_vma(struct look *l, struct os_vma *vma, uintptr_t start, uintptr_t end)
 {
 	int err;
@@ -365,17 +382,42 @@ static int look_vma(struct look *l, struct os_vma *vma, uintptr_t start, uintptr
 		err = mirror(l, vma, start, end);
 		if (err)
 			return err > 0 ? 0 : err;
-	} else if (!vma->inode && !(vma->prot & PROT_WRITE) && !l->hmm->mm.pid &&
-		   !l->hmm->os->vma_find(&l->hmm->mm, start, vma) &&
-		   vma->kind == OS_VMA_SPECIAL) {
+	} else if (is_special(l, vma, start)) {
 		return refuse(l, start, end, -EFAULT, HMM_REASON_SPECIAL);
 	}
+	l->mapped = true;
 	if (l->fault) {
 		err = populate(l, vma, start, end);
 		if (err)
 			return err;
 	}
 	return scan(l, vma, start, end);
+}
+
+/*
+ * In the midst of an mremap that puts one mapping in another's place vma_find sees neither. A scan
+ * waits until it is done, and has every page of a mapping. (One that fails says nothing against the
+ * hole.)
+ */
+uintptr_t hole_end(struct hmm *hmm, uintptr_t at, uintptr_t end)
+{
+	struct os_run run;
+	uintptr_t next;
+
+	return hmm->os->scan(&hmm->mm, at, end, 0, &run, 1, &next) > 0 ? run.start : end;
+}
+
+/* *end: how far it was answered. -EAGAIN: it is none. */
+static int look_hole(struct look *l, uintptr_t at, uintptr_t *end)
+{
+	*end = hole_end(l->hmm, at, *end);
+	return *end > at ? refuse(l, at, *end, -EFAULT, HMM_REASON_NO_MAPPING) : -EAGAIN;
+}
+
+static int cannot_stay(uintptr_t at)
+{
+	return error_say(-ENOMEM, "%#lx: cannot be made present: no memory, or it changes all the "
+				  "time", (unsigned long)at);
 }
 
 /* Requests are read again when a place is looked at again, so that goes on behind the last
@@ -391,6 +433,7 @@ int look(struct hmm_range *range, bool fault)
 		struct os_vma vma;
 		int err;
 
+		l.mapped = false;
 		l.entered = range->notifier && vmas_next(l.hmm, at, at + PAGE, &l.entry);
 		err = l.hmm->os->vma_find_fast(&l.hmm->mm, at, &vma);
 
@@ -399,7 +442,7 @@ int look(struct hmm_range *range, bool fault)
 		if (err || vma.start > at) {
 			if (!err && vma.start < end)
 				end = vma.start;
-			err = refuse(&l, at, end, -EFAULT, HMM_REASON_NO_MAPPING);
+			err = look_hole(&l, at, &end);
 		} else {
 			if (vma.end < end)
 				end = vma.end;
@@ -409,8 +452,7 @@ int look(struct hmm_range *range, bool fault)
 			if (range->notifier && hmm_notifier_read_retry(range))
 				return -EBUSY;
 			if (++tries >= TRIES)
-				return error_say(-ENOMEM, "%#lx: cannot be made present: no memory, "
-						 "or it changes all the time", (unsigned long)at);
+				return l.mapped ? cannot_stay(at) : -EBUSY;
 			if (l.answered > at) {
 				at = l.answered;
 				tries = 0;

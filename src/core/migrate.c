@@ -47,7 +47,7 @@ int migrate_ctx(struct hmm *hmm, const struct os_vma *found, uintptr_t at, unsig
 		int err = tries ? hmm->os->vma_find(&hmm->mm, at, &vma) : 0;
 
 		if (err || vma.start > at)
-			return -EFAULT;
+			return hole_end(hmm, at, at + PAGE) > at ? -EFAULT : -EBUSY;
 		if (vmas_next(hmm, at, at + PAGE, &m) && m.start <= vma.start &&
 		    m.end >= vma.end) {
 			*ctx = m.ctx;
@@ -351,7 +351,7 @@ int64_t hmm_migrate_to_device(struct hmm_devmem *devmem, uintptr_t start, size_t
 		return error_say(-EINVAL, "the range is empty or not aligned to pages");
 	for (uintptr_t at = start; at < end && why != -ENODEV && why != -ENOSPC;)
 		at = move_next(devmem, at, end, &why, &there, &mapped);
-	if (!mapped)
+	if (!mapped && hole_end(devmem->hmm, start, end) == end)
 		return error_say(-EINVAL, "nothing is mapped there");
 	if (devmem->lost)
 		return error_say(-ENODEV, "the device was lost meanwhile: what was moving stayed");

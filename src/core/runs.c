@@ -11,6 +11,7 @@
 #include "core/core.h"
 
 #define RUNS 64u
+#define TRIES 16u
 
 struct walk {
 	struct hmm *hmm;
@@ -121,6 +122,27 @@ static int walk_vma(struct walk *w, const struct os_vma *vma, uintptr_t at, uint
 	return err ? err : flush(w);
 }
 
+/* From *at on to a mapping. -ENOENT none is below `end`; -EBUSY one after the other comes there. */
+static int next_vma(struct hmm *hmm, uintptr_t *at, uintptr_t end, struct os_vma *vma)
+{
+	for (unsigned tries = 0; tries < TRIES; tries++) {
+		uintptr_t start = *at, stop;
+		int err = hmm->os->vma_find(&hmm->mm, start, vma);
+
+		if (err && err != -ENOENT)
+			return err;
+		if (!err && vma->start <= start)
+			return 0;
+		stop = err || vma->start > end ? end : vma->start;
+		*at = hole_end(hmm, start, stop);
+		if (*at == stop)
+			return stop < end ? 0 : -ENOENT;
+		if (*at > start)
+			tries = 0;
+	}
+	return -EBUSY;
+}
+
 int hmm_snapshot_runs(struct hmm *hmm, uintptr_t start, uintptr_t end, unsigned flags,
 		      hmm_run_fn fn, void *arg)
 {
@@ -139,12 +161,10 @@ int hmm_snapshot_runs(struct hmm *hmm, uintptr_t start, uintptr_t end, unsigned 
 	while (start < end) {
 		struct os_vma vma;
 
-		err = hmm->os->vma_find(&hmm->mm, start, &vma);
-		if (err == -ENOENT || (!err && vma.start >= end))
-			return 0;
-		if (!err)
-			err = walk_vma(&w, &vma, vma.start > start ? vma.start : start,
-				       vma.end < end ? vma.end : end);
+		err = next_vma(hmm, &start, end, &vma);
+		if (err)
+			return err == -ENOENT ? 0 : err;
+		err = walk_vma(&w, &vma, start, vma.end < end ? vma.end : end);
 		if (err)
 			return err;
 		start = vma.end;

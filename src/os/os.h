@@ -248,7 +248,9 @@ struct os_ops {
 
 	int (*mm_open)(struct os_mm *mm, pid_t pid);
 	void (*mm_close)(struct os_mm *mm);
-	/* The VMA that holds addr, else the next above. -ENOENT none, -ESRCH gone. */
+	/* The VMA that holds addr, else the next above. -ENOENT none, -ESRCH gone. Without the address
+	 * space's lock: what it finds is as a holder of the lock would find it, but it may miss what an
+	 * mremap puts in another's place. */
 	int (*vma_find)(const struct os_mm *mm, uintptr_t addr, struct os_vma *vma);
 	/* vma_find without name and kind (kind is FILE or ANON by inode): the fast path. */
 	int (*vma_find_fast)(const struct os_mm *mm, uintptr_t addr, struct os_vma *vma);
@@ -272,7 +274,8 @@ struct os_ops {
 	bool (*thread_pages)(const struct os_mm *mm, uintptr_t start, uintptr_t end,
 			     uint64_t *pages);
 	/* Runs of equal flags in [start, end), ascending; a page in no run, or in one
-	 * without flags, is absent.
+	 * without flags, is absent. Looked at with the address space's lock held; plainly (how 0)
+	 * every page of a mapping is in a run, but for VM_PFNMAP.
 	 * *next: where to go on (end when done). Count of runs; -EPERM (OS_SCAN_CHECK: also
 	 * where nothing is mapped), -ESRCH gone. */
 	int (*scan)(const struct os_mm *mm, uintptr_t start, uintptr_t end, unsigned how,

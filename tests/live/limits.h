@@ -15,7 +15,8 @@ typedef enum verdict limit_fn(const struct driver *driver);
 
 /* limits_map.c: changes that are silent, out of order, or did not happen */
 limit_fn limit_shmdt, limit_clone_vm_killed, limit_guard, limit_sealed, limit_no_room,
-	limit_order_remap, limit_order_fork, limit_whole_mremap, limit_first_touch;
+	limit_order_remap, limit_order_fork, limit_whole_mremap, limit_first_touch,
+	limit_replaced;
 /* limits_prot.c: permissions, and accesses that run */
 limit_fn limit_perf_overflow, limit_older_thread, limit_clone_vm_protects,
 	limit_protect_running, limit_unmap_running;

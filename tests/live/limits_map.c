@@ -350,3 +350,61 @@ enum verdict limit_first_touch(const struct driver *driver)
 	device_close(&dev);
 	return PASS;
 }
+
+struct replacer {
+	char *from, *to;
+	bool move;
+	atomic_bool stop;
+};
+
+/* Memory takes the place of memory: at no moment is there none, for the program. */
+static void *replace(void *arg)
+{
+	struct replacer *r = arg;
+
+	while (!r->stop)
+		if (r->move)
+			mremap(r->from, LPAGE, LPAGE,
+			       MREMAP_MAYMOVE | MREMAP_FIXED | MREMAP_DONTUNMAP, r->to);
+		else
+			mmap(r->to, LPAGE, LRW, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
+	return NULL;
+}
+
+static enum verdict read_beside(struct device *dev, struct replacer *r)
+{
+	const uint64_t end = live_now_ns() + 300000000;
+	unsigned rounds = 0;
+	pthread_t thread;
+	bool there;
+	int seen;
+
+	r->stop = false;
+	CHECK(!pthread_create(&thread, NULL, replace, r), "no thread");
+	do {
+		seen = device_byte(dev, r->to);
+		there = seen >= 0 || seen == -EBUSY; /* what changes all the time is given up */
+	} while (++rounds && there && live_now_ns() < end);
+	r->stop = true;
+	pthread_join(thread, NULL);
+	CHECK(there, "%s: read %u: %s", r->move ? "mremap" : "mmap", rounds, strerror(-seen));
+	return PASS;
+}
+
+/* A look at the mappings takes no lock, and in the midst of an mremap it finds none there. */
+enum verdict limit_replaced(const struct driver *driver)
+{
+	char *room = live_map(16 * LPAGE, PROT_NONE);
+	struct replacer r = { .from = room, .to = room + 8 * LPAGE };
+	struct device dev;
+
+	/* Two mappings: what nobody mirrors moves without waiting for anybody. */
+	SYS(mprotect(r.from, LPAGE, LRW));
+	SYS(mprotect(r.to, LPAGE, LRW));
+	EXPECT(0, device_open(driver, &dev));
+	TRY(read_beside(&dev, &r));
+	r.move = true;
+	TRY(read_beside(&dev, &r));
+	device_close(&dev);
+	return PASS;
+}

@@ -22,6 +22,7 @@ static const struct {
 	{ "fork-after-unmap", limit_order_fork },
 	{ "mremap-of-whole", limit_whole_mremap },
 	{ "file-first-touch", limit_first_touch },
+	{ "replaced-while-read", limit_replaced },
 	{ "perf-overflow", limit_perf_overflow },
 	{ "older-thread", limit_older_thread },
 	{ "clone-vm-mprotect", limit_clone_vm_protects },

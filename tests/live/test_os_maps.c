@@ -467,6 +467,32 @@ static void test_scan(void **state)
 	unlink("/tmp/test_os.scan");
 }
 
+/* Plainly, whatever is mapped is in a run, whatever it is and has; what is not is a hole. */
+static void test_scan_holes(void **state)
+{
+	char *p = anon(4), *file = file_map("/tmp/test_os.scan", 2, RW, MAP_SHARED);
+	const struct {
+		char *page;
+		int runs;
+	} expect[] = { { p, 1 }, { p + PAGE, 1 }, { p + 2 * PAGE, 0 }, { p + 3 * PAGE, 1 },
+		       { file + PAGE, 1 } };
+	struct os_mm mm;
+
+	assert_int_equal(os->mm_open(&mm, 0), 0);
+	mprotect(p + PAGE, PAGE, PROT_NONE);
+	munmap(p + 2 * PAGE, PAGE);
+	for (size_t i = 0; i < sizeof(expect) / sizeof(expect[0]); i++) {
+		uintptr_t at = (uintptr_t)expect[i].page, next;
+		struct os_run run;
+
+		assert_int_equal(os->scan(&mm, at, at + PAGE, 0, &run, 1, &next), expect[i].runs);
+	}
+	os->mm_close(&mm);
+	munmap(p, 4 * PAGE);
+	munmap(file, 2 * PAGE);
+	unlink("/tmp/test_os.scan");
+}
+
 static int fill(char *p, size_t pages, bool write)
 {
 	return os->populate((uintptr_t)p, (uintptr_t)p + pages * PAGE, write);
@@ -577,6 +603,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(test_file),
 		cmocka_unit_test(test_attached),
 		cmocka_unit_test(test_scan),
+		cmocka_unit_test(test_scan_holes),
 		cmocka_unit_test(test_populate),
 		cmocka_unit_test(test_vma_flags),
 		cmocka_unit_test(test_region),

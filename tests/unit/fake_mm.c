@@ -655,8 +655,8 @@ int fake_scan(uintptr_t start, uintptr_t end, unsigned how, struct os_run *runs,
 	for (at = start; at < end; at += PAGE) {
 		struct fake_page *p = fake_page(at);
 		unsigned flags = scan_flags(p);
-		/* Registered MISSING, a hole is a run too, of nothing. */
-		bool empty = !flags && p->missing && !(how & (OS_SCAN_POPULATED | OS_SCAN_MARK));
+		/* A page that is absent is in a run too, of nothing. */
+		bool empty = !flags && p->mapped && !(how & (OS_SCAN_POPULATED | OS_SCAN_MARK));
 
 		if ((how & OS_SCAN_MARK) && n == (int)max)
 			break; /* what there is no room for must not be marked */

@@ -557,6 +557,31 @@ static void exclusive_errors(void **state)
 	away_end(true);
 }
 
+static int hidden(void *arg)
+{
+	return -ENOENT;
+}
+
+/* vma_find misses what an mremap puts in another's place: that is no hole. */
+static void exclusive_while_replaced(void **state)
+{
+	struct hmm_devmem_options options = { .type = HMM_DEVMEM_PRIVATE, .frames = 1,
+					      .host_frames = true };
+	uint64_t frame;
+
+	away_begin(*state, &options);
+	fake_at(FAKE_OP_FIND, FAKE_BEFORE, -1, 0, hidden, NULL);
+	assert_int_equal(hmm_make_exclusive(away.vram.devmem, fake_addr(P), &frame), -EBUSY);
+	assert_int_equal(hmm_make_exclusive(away.vram.devmem, fake_addr(200), &frame), -EFAULT);
+	assert_int_equal(hmm_migrate_to_device(away.vram.devmem, fake_addr(P), PAGE), 0);
+	assert_int_equal(hmm_migrate_to_device(away.vram.devmem, fake_addr(200), PAGE), -EINVAL);
+	fake_forget();
+	fake_at(FAKE_OP_FIND, FAKE_BEFORE, -1, 1, hidden, NULL);
+	assert_int_equal(hmm_make_exclusive(away.vram.devmem, fake_addr(P), &frame), 0);
+	hmm_exclusive_release(away.vram.devmem, frame);
+	away_end(true);
+}
+
 /* A page of a child's too is made the program's own first; a hole becomes a page. */
 static void exclusive_of_any_page(void **state)
 {
@@ -632,6 +657,7 @@ int main(void)
 		TEST(held_frames_are_not_reused),
 		TEST(exclusive_until_released),
 		TEST(exclusive_errors),
+		TEST(exclusive_while_replaced),
 		TEST(exclusive_of_any_page),
 		TEST(destroy_brings_everything_home),
 	};

@@ -626,6 +626,143 @@ static void the_loop_fails(void **state)
 	device_close(&device);
 }
 
+/* ---- a hole that is none: an mremap puts another mapping in the place of this one ---- */
+
+static int takes_away(void *arg)
+{
+	fake.page[*(unsigned *)arg].mapped = false;
+	return 0;
+}
+
+static int puts_back(void *arg)
+{
+	fake.page[*(unsigned *)arg].mapped = true;
+	return 0;
+}
+
+/* The nth (0: each) look at the mappings sees none at a page. */
+static void hide(enum fake_op op, unsigned nth, unsigned *page)
+{
+	fake_at(op, FAKE_BEFORE, -1, nth, takes_away, page);
+	fake_at(op, FAKE_AFTER, -1, nth, puts_back, page);
+}
+
+static void no_hole(void **state)
+{
+	struct hmm_range range = range_of(*state, 10, 6);
+	unsigned page = 12;
+
+	device_open(&device, *state, 0, 0);
+	fake_map(12, 1, FAKE_ANON, RW);
+	fake_map(14, 2, FAKE_ANON, RW);
+	/* A fault of the page; and one of others, of which two are in a hole indeed. */
+	hide(FAKE_OP_FIND_FAST, 1, &page);
+	assert_int_equal(device_fault(&device, 12, 1, true), 0);
+	assert_true(device.entry[12].write);
+	range.notifier = device.notifier;
+	range.pfn_flags_mask = FAULT;
+	pfns[2] = pfns[5] = FAULT;
+	assert_int_equal(hmm_notifier_read_begin(&range), 0);
+	hide(FAKE_OP_FIND_FAST, 1, &page);
+	assert_int_equal(hmm_range_fault(&range), 0);
+	assert_true((pfns[0] & FLAGS) == E && (pfns[1] & FLAGS) == E && (pfns[3] & FLAGS) == E);
+	assert_true((pfns[2] & FLAGS) == (V | W) && (pfns[5] & FLAGS) == V);
+	/* Nor for a look. */
+	range = range_of(*state, 12, 1);
+	hide(FAKE_OP_FIND_FAST, 1, &page);
+	assert_int_equal(hmm_range_snapshot(&range), 0);
+	assert_true((pfns[0] & FLAGS) == (V | W));
+	device_close(&device);
+}
+
+static int unmaps_10(void *arg)
+{
+	fake_unmap(10, 1);
+	return 0;
+}
+
+static int counts(const struct hmm_run *run, void *arg)
+{
+	*(uintptr_t *)arg += run->end - run->start;
+	return 0;
+}
+
+static void no_hole_in_runs(void **state)
+{
+	struct hmm *hmm = *state;
+	uintptr_t bytes = 0, end = fake_addr(20);
+	unsigned page = 12;
+
+	fake_map(12, 1, FAKE_ANON, RW);
+	fake_map(14, 2, FAKE_ANON, RW);
+	for (unsigned nth = 1; nth <= 3; nth++) {
+		hide(FAKE_OP_FIND, nth, &page);
+		bytes = 0;
+		assert_int_equal(hmm_snapshot_runs(hmm, fake_addr(10), end, 0, counts, &bytes), 0);
+		assert_int_equal(bytes, 3 * PAGE);
+		fake_forget();
+	}
+	hide(FAKE_OP_FIND, 0, &page);
+	assert_int_equal(hmm_snapshot_runs(hmm, fake_addr(10), end, 0, counts, &bytes), -EBUSY);
+	fake_forget();
+	assert_int_equal(hmm_snapshot_runs(hmm, fake_addr(16), end, 0, counts, &bytes), 0);
+}
+
+/* It was one when the address space was locked, whatever comes there afterwards. */
+static void a_hole_indeed(void **state)
+{
+	struct hmm_range range = range_of(*state, 10, 1);
+	unsigned page = 10;
+
+	fake_map(10, 1, FAKE_ANON, RW);
+	range.default_flags = FAULT;
+	hide(FAKE_OP_FIND_FAST, 1, &page);
+	fake_at(FAKE_OP_SCAN, FAKE_BEFORE, -1, 1, unmaps_10, NULL);
+	fake_at(FAKE_OP_SCAN, FAKE_AFTER, -1, 1, puts_back, &page);
+	assert_int_equal(hmm_range_fault(&range), -EFAULT);
+	assert_true(range.fault_addr == fake_addr(10));
+	assert_int_equal(range.fault_reason, HMM_REASON_NO_MAPPING);
+}
+
+static void never_settles(void **state)
+{
+	struct hmm_range range = range_of(*state, 10, 1);
+	struct call call = { 0 };
+	unsigned page = 10;
+
+	device_open(&device, *state, 0, 0);
+	fake_map(10, 1, FAKE_ANON, RW);
+	range.notifier = device.notifier;
+	range.default_flags = FAULT;
+	assert_int_equal(hmm_notifier_read_begin(&range), 0);
+	hide(FAKE_OP_FIND_FAST, 0, &page);
+	assert_int_equal(hmm_range_fault(&range), -EBUSY);
+	assert_int_equal(hmm_range_program(&range, 50, &device.lock, program, &call), -EBUSY);
+	assert_int_equal(call.times, 0);
+	fake_forget();
+	assert_int_equal(hmm_range_program(&range, 50, &device.lock, program, &call), 0);
+	device_close(&device);
+}
+
+/* What lies above says neither why a page cannot be had nor what kind of memory it is. */
+static void not_the_next_one(void **state)
+{
+	struct hmm_range range = range_of(*state, 10, 1);
+	unsigned page = 10;
+
+	fake_map(10, 1, FAKE_ANON, RW);
+	fake_map(11, 1, FAKE_SPECIAL, PROT_READ);
+	fake.page[10].guard = true;
+	range.default_flags = FAULT;
+	hide(FAKE_OP_FIND, 1, &page);
+	assert_int_equal(hmm_range_fault(&range), -EFAULT);
+	assert_int_equal(range.fault_reason, HMM_REASON_GUARD_OR_POISON);
+	fake.page[10].guard = false;
+	fake_protect(10, 1, PROT_READ);
+	hide(FAKE_OP_FIND, 1, &page);
+	assert_int_equal(hmm_range_fault(&range), 0);
+}
+
 #define TEST(test) cmocka_unit_test_setup_teardown(test, fake_setup, fake_teardown)
 #define NO_PERF(test) cmocka_unit_test_setup_teardown(test, fake_setup_no_perf, fake_teardown)
 
@@ -651,6 +788,11 @@ int main(void)
 		cmocka_unit_test_teardown(told_while_it_waits_for_the_lock, fake_teardown),
 		TEST(the_loop_gives_up),
 		TEST(the_loop_fails),
+		TEST(no_hole),
+		TEST(no_hole_in_runs),
+		TEST(a_hole_indeed),
+		TEST(never_settles),
+		TEST(not_the_next_one),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
