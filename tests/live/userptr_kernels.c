@@ -62,9 +62,6 @@ enum verdict cl_begin(struct cl *cl, const struct rules *rules)
 		return live_skip("%s", userptr_strerror(err));
 	EXPECT(0, err);
 	cl->shares = cl_stats(cl).shares;
-	for (unsigned i = 0; i < KERNELS; i++)
-		EXPECT(0, userptr_kernel_create(cl->dev, source, names[i], NULL,
-						&cl->kernel[i]));
 	return PASS;
 }
 
@@ -83,14 +80,25 @@ struct userptr_stats cl_stats(const struct cl *cl)
 	return stats;
 }
 
+/* Built when it is first launched: each costs a tenth of a second, and few cases need all. */
+static int cl_kernel(struct cl *cl, enum kernel_name kernel)
+{
+	if (cl->kernel[kernel])
+		return 0;
+	return userptr_kernel_create(cl->dev, source, names[kernel], NULL, &cl->kernel[kernel]);
+}
+
 int cl_launch(struct cl *cl, enum kernel_name kernel, const struct userptr_arg *args,
 	      unsigned n_args, size_t global, size_t local, struct userptr_job **job)
 {
-	struct userptr_launch launch = { .size = sizeof(launch), .kernel = cl->kernel[kernel],
-					 .args = args, .n_args = n_args, .dims = 1,
-					 .global = { global }, .local = { local } };
-	int err;
+	struct userptr_launch launch = { .size = sizeof(launch), .args = args,
+					 .n_args = n_args, .dims = 1, .global = { global },
+					 .local = { local } };
+	int err = cl_kernel(cl, kernel);
 
+	if (err)
+		return err;
+	launch.kernel = cl->kernel[kernel];
 	if (!job)
 		return userptr_run(cl->dev, &launch);
 	do

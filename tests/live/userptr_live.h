@@ -27,7 +27,7 @@ enum kernel_name { SAXPY, HISTOGRAM, SPMV, REDUCE, SLOW, GRIND, PEEK, WILD, KERN
 
 struct cl {
 	struct userptr *dev;
-	struct userptr_kernel *kernel[KERNELS];
+	struct userptr_kernel *kernel[KERNELS]; /* that have been launched */
 	bool shares;
 };
 

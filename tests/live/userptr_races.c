@@ -82,8 +82,7 @@ static enum verdict run_beside(struct cl *cl, char *at)
 		TRY(saxpy_agrees(cl, (float *)(void *)at, (float *)(void *)(at + MIB / 2), 100000,
 				 rounds++, -ESTALE));
 		clock_gettime(CLOCK_MONOTONIC, &now);
-	} while (now.tv_sec < start.tv_sec + 3);
-	CHECK(rounds > 20, "only %u jobs ended", rounds);
+	} while (rounds < 30 || now.tv_sec < start.tv_sec + 2);
 	userptr_object_destroy(object);
 	return PASS;
 }
@@ -114,7 +113,10 @@ enum verdict userptr_churn(const void *arg)
 	return PASS;
 }
 
-/* The memory that a kernel works on is unmapped meanwhile: an error, and the program lives. */
+/*
+ * The memory that a kernel works on is unmapped meanwhile: an error, and the program lives. Small,
+ * for each access that is left out is a signal.
+ */
 enum verdict userptr_gone_while_running(const void *arg)
 {
 	const struct timespec pause = { 0, 300000 };
@@ -126,7 +128,7 @@ enum verdict userptr_gone_while_running(const void *arg)
 	TRY(cl_begin(&cl, arg));
 	TRY(memory_make(&m, "anon"));
 	EXPECT(0, userptr_object_create(cl.dev, m.at, SPACE, USERPTR_REGISTER, &object));
-	for (unsigned round = 0; round < 30; round++) {
+	for (unsigned round = 0; round < 20; round++) {
 		struct userptr_arg args[] = { arg_pointer(m.at, MIB, USERPTR_READ),
 					      arg_pointer(m.at + MIB, MIB, RW) };
 		struct userptr_job *job;
@@ -134,7 +136,7 @@ enum verdict userptr_gone_while_running(const void *arg)
 
 		for (size_t i = 0; i < SPACE / sizeof(float); i++)
 			((float *)(void *)m.at)[i] = 1; /* every page will differ */
-		EXPECT(0, cl_launch(&cl, GRIND, args, 2, MIB / 16, 0, &job));
+		EXPECT(0, cl_launch(&cl, GRIND, args, 2, MIB / 128, 0, &job));
 		if (round % 2)
 			nanosleep(&pause, NULL);
 		SYS(munmap(m.at, SPACE));
