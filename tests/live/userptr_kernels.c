@@ -121,7 +121,7 @@ enum verdict saxpy_agrees(struct cl *cl, float *x, float *y, size_t n, unsigned 
 		y[i] = (float)(seed % 100);
 	}
 	err = cl_launch(cl, SAXPY, args, 3, n, 0, NULL);
-	CHECK(!err || err == allowed, "saxpy: %s", userptr_strerror(err));
+	CHECK(!err || err == allowed, "saxpy: %s (round %u)", userptr_strerror(err), seed);
 	for (size_t i = 0; i < n; i++)
 		CHECK(y[i] == a * (float)((i + seed) % 1000) + (float)(seed % 100),
 		      "saxpy: y[%zu] is %f (round %u)", i, (double)y[i], seed);
