@@ -23,7 +23,7 @@ struct rules {
 extern const struct rules live_rules[];
 extern const unsigned live_rules_count;
 
-enum kernel_name { SAXPY, HISTOGRAM, SPMV, REDUCE, SLOW, GRIND, PEEK, WILD, KERNELS };
+enum kernel_name { SAXPY, HISTOGRAM, SPMV, REDUCE, SLOW, GRIND, WILD, KERNELS };
 
 struct cl {
 	struct userptr *dev;
@@ -96,7 +96,6 @@ enum verdict userptr_bad_launches(const void *arg);
 enum verdict userptr_bad_kernels(const void *arg);
 enum verdict userptr_faults(const void *arg);
 enum verdict userptr_forked(const void *arg);
-enum verdict userptr_litmus(const void *arg);
 enum verdict userptr_beside_gpu(const void *arg);
 enum verdict userptr_midway(const void *arg);
 enum verdict userptr_no_platform(const void *arg);
