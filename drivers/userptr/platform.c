@@ -72,16 +72,18 @@ static enum reach how(struct userptr *dev, unsigned flags)
 
 static void look(struct userptr *dev, unsigned flags)
 {
-	cl_ulong max = 0;
+	cl_ulong max = 0, local = 0;
 	cl_uint align = 0;
 
 	INFO(dev, CL_DEVICE_MAX_MEM_ALLOC_SIZE, max);
+	INFO(dev, CL_DEVICE_LOCAL_MEM_SIZE, local);
 	INFO(dev, CL_DEVICE_MEM_BASE_ADDR_ALIGN, align); /* bits */
 	if (clGetDeviceInfo(dev->device, CL_DEVICE_NAME, sizeof(dev->device_name),
 			    dev->device_name, NULL))
 		snprintf(dev->device_name, sizeof(dev->device_name), "?");
 	dev->device_name[sizeof(dev->device_name) - 1] = '\0';
 	dev->max_length = max;
+	dev->local_bytes = local;
 	dev->align = align >= 8 ? align / 8 : 1;
 	dev->reach = how(dev, flags);
 }

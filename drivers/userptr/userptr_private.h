@@ -91,6 +91,7 @@ struct userptr_kernel {
 	cl_program program;
 	cl_kernel kernel;
 	cl_uint n_args;
+	cl_kernel_arg_address_qualifier where[USERPTR_ARGS_MAX]; /* 0: the platform does not say */
 };
 
 struct userptr {
@@ -103,7 +104,7 @@ struct userptr {
 	cl_device_id device;
 	cl_context context;
 	cl_command_queue queue;
-	size_t max_length, align;
+	size_t max_length, align, local_bytes; /* 0: not known */
 	char platform_name[128], device_name[128];
 
 	pthread_mutex_t turn;
@@ -183,6 +184,10 @@ bool userptr_has_changed(struct userptr *dev, const struct hmm_range *since);
 /* Under `turn`: the kernel's argument for [addr, end of its use). *mem: NULL: use the pointer. */
 int userptr_buffer(struct userptr_job *job, struct userptr_object *object, uintptr_t addr,
 		   cl_mem *mem);
+
+/* ---- kernel.c ---- */
+/* A platform believes what it is given: a value that it takes for a buffer ends the program. */
+int userptr_check_arg(const struct userptr_kernel *kernel, unsigned i, const struct userptr_arg *arg);
 
 /* ---- args.c: under `turn` ---- */
 /* The object that an argument names becomes one of the job's uses. */

@@ -157,7 +157,10 @@ UHMM_API void userptr_object_destroy(struct userptr_object *object);
  */
 UHMM_API int userptr_validate(struct userptr_object *object);
 
-/** userptr_object_valid() - has it pages that no change has been told of since? No fence */
+/**
+ * userptr_object_valid() - has it pages that no change has been told of since? No fence
+ * False for NULL, and in a forked child.
+ */
 UHMM_API bool userptr_object_valid(struct userptr_object *object);
 
 /* --------------------------------------------------------------- kernels */
@@ -219,8 +222,8 @@ struct userptr_arg {
  * @args: all of its arguments, in order
  * @n_args: at most USERPTR_ARGS_MAX
  * @dims: 1 to 3
- * @global: work items
- * @local: of a work group; all 0: the platform's choice
+ * @global: work items, less than 2^32 in all
+ * @local: of a work group, in each dimension; all 0: the platform's choice
  */
 struct userptr_launch {
 	size_t size;

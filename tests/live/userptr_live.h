@@ -29,6 +29,7 @@ struct cl {
 	struct userptr *dev;
 	struct userptr_kernel *kernel[KERNELS]; /* that have been launched */
 	bool shares;
+	struct userptr_object *object; /* a case's own */
 };
 
 enum verdict cl_begin(struct cl *cl, const struct rules *rules);
