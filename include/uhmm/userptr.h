@@ -14,7 +14,8 @@
  * P2  When invalidate() returns no job uses the object's memory (G4): it waits for those that do.
  * P3  What a job would have written to memory that is unmapped, moved away or discarded before
  *     userptr_wait() has stored it is dropped, not stored in what is mapped there now, and the
- *     wait says so (-ESTALE). A page that the kernel did not write to is not stored.
+ *     wait says so (-ESTALE). A page that the kernel did not write to is not stored. (Not in all
+ *     cases if another thread unmaps while userptr_wait() runs: drivers/userptr/README.md, Limits.)
  *
  * On a device that shares memory a job is like a thread of the program: memory that goes while it
  * runs is gone for it too. What its accesses do then is said at userptr_wait().

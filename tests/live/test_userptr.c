@@ -26,6 +26,7 @@ static const struct {
 	{ "dropped", userptr_dropped, 0 },
 	{ "restored", userptr_restored, 2 },
 	{ "churn", userptr_churn, 0 },
+	{ "replaced-while-stored", userptr_replaced_while_stored, 1 },
 	{ "beside-gpu", userptr_beside_gpu, 0 },
 	{ "gone-while-running", userptr_gone_while_running, 0 },
 	{ "bad-objects", userptr_bad_objects, 1 },

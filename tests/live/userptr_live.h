@@ -91,6 +91,7 @@ enum verdict userptr_dropped(const void *arg);
 enum verdict userptr_waits(const void *arg);
 enum verdict userptr_restored(const void *arg);
 enum verdict userptr_gone_while_running(const void *arg);
+enum verdict userptr_replaced_while_stored(const void *arg);
 enum verdict userptr_only_changed(const void *arg);
 enum verdict userptr_bad_objects(const void *arg);
 enum verdict userptr_bad_launches(const void *arg);
