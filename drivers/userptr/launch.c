@@ -305,8 +305,7 @@ static int finish(struct userptr_job *job)
 	else
 		err = changed_meanwhile(job);
 	pthread_mutex_unlock(&job->dev->turn);
-	fault = userptr_guard_fault(job);
-	if (fault)
+	if (userptr_guard_fault(job, &fault))
 		err = userptr_say(-EFAULT, "the kernel's access to %#lx failed",
 				  (unsigned long)fault);
 	return err;

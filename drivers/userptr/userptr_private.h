@@ -83,7 +83,9 @@ struct userptr_job {
 	cl_mem parts[USERPTR_ARGS_MAX];
 	unsigned n_parts;
 	bool stale; /* what it uses changed while it ran; under `lock` */
-	unsigned watched; /* guard.c: 0, or 1 + its place there */
+	/* guard.c: does it hear of failed accesses, and how many had there been before it? */
+	bool watched;
+	uint64_t faults;
 };
 
 struct userptr_kernel {
@@ -224,14 +226,13 @@ int userptr_find_changed(const struct use *use);
 uint64_t userptr_hash(const void *bytes, size_t n);
 
 /* ---- guard.c ---- */
-#define USERPTR_WATCHED 64u
 /* Between these, threads that this thread starts are the platform's. */
 void userptr_guard_begin(void);
 void userptr_guard_end(void);
 /* Accesses of the platform's threads that fail are told to such jobs. */
 void userptr_guard_watch(struct userptr_job *job);
 void userptr_guard_forget(struct userptr_job *job);
-/* Where one has failed; 0: none has. */
-uintptr_t userptr_guard_fault(const struct userptr_job *job);
+/* Has one failed since the job began? *where: the last. */
+bool userptr_guard_fault(const struct userptr_job *job, uintptr_t *where);
 
 #endif

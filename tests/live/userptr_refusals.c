@@ -198,6 +198,28 @@ static int write_at(struct cl *cl, char *base, long where, struct userptr_object
 	return cl_launch(cl, WILD, args, 2, 4, 0, NULL);
 }
 
+/* However many others have not been waited for: it hears of it, and they may. */
+static enum verdict fault_among_many(struct cl *cl, char *at, char *hole, struct userptr_object *o)
+{
+	struct userptr_job *job[70];
+	float a = 0;
+	struct userptr_arg args[] = { arg_value(&a, sizeof(a)), arg_pointer(at, PAGE, USERPTR_READ),
+				      arg_pointer(at + PAGE, PAGE, RW) };
+	struct userptr_object *written;
+
+	EXPECT(0, userptr_object_create(cl->dev, at, 2 * PAGE, REG, &written));
+	for (unsigned i = 0; i < 70; i++)
+		EXPECT(0, cl_launch(cl, SAXPY, args, 3, 16, 0, &job[i]));
+	EXPECT(-EFAULT, write_at(cl, at, (long)hole, o));
+	for (unsigned i = 0; i < 70; i++) {
+		int err = userptr_wait(job[i]);
+
+		CHECK(!err || err == -EFAULT, "wait: %s", userptr_strerror(err));
+	}
+	userptr_object_destroy(written);
+	return PASS;
+}
+
 /* Where the device is threads of this process: nowhere, at 0, and what may only be read. */
 enum verdict userptr_faults(const void *arg)
 {
@@ -221,6 +243,7 @@ enum verdict userptr_faults(const void *arg)
 	SYS(munmap(hole.at, SPACE));
 	EXPECT(-EFAULT, write_at(&cl, m.at, (long)hole.at, o));
 	CHECK(strstr(userptr_strerror(-EFAULT), "access"), "says %s", userptr_strerror(-EFAULT));
+	TRY(fault_among_many(&cl, m.at, hole.at, o));
 	EXPECT(-EFAULT, write_at(&cl, m.at, 0, o));
 	SYS(mprotect(m.at, SPACE, PROT_READ));
 	EXPECT(-EFAULT, write_at(&cl, m.at, (long)m.at, o));
