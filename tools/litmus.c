@@ -8,7 +8,7 @@
  * nothing.
  *
  * With --against the changes are made under other people's registration caches instead, and
- * ours beside them: litmus_against.c.
+ * ours beside them: litmus_against.c. With --userptr OpenCL kernels read: litmus_userptr.c.
  *
  * Exit status: 1 if something was stale or lost, or nothing was with --naive, or a case
  * failed for another reason.
@@ -22,6 +22,7 @@
 #include "common.h"
 #include "litmus.h"
 #include "litmus_against.h"
+#include "litmus_userptr.h"
 
 #define CASES_MAX 40
 #define DEFAULT_ROUNDS 20000
@@ -42,7 +43,7 @@ struct result {
 struct options {
 	uint64_t rounds;
 	unsigned load;
-	bool naive, json, some, svm;
+	bool naive, json, some, svm, userptr;
 	const char *against; /* families of peers, or NULL */
 	struct result results[CASES_MAX];
 	size_t count;
@@ -77,6 +78,9 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 		return 0;
 	case 'S':
 		options->svm = true;
+		return 0;
+	case 'U':
+		options->userptr = true;
 		return 0;
 	case 'l':
 		options->load = (unsigned)tool_number(state, arg, 0, 64);
@@ -431,6 +435,10 @@ int cmd_litmus(int argc, char **argv)
 		  "the GPU's rounds are those of one of two that share virtual memory, with "
 		  "memory of their own: what it reads moves there",
 		  0 },
+		{ "userptr", 'U', NULL, 0,
+		  "instead: stale answers of OpenCL kernels, on devices that share memory and that "
+		  "have copies; N rounds of all together (20000)",
+		  0 },
 		{ "load", 'l', "T", 0, "busy threads beside the test (2)", 0 },
 		TOOL_OPTION_JSON,
 		{ NULL, 0, NULL, 0, NULL, 0 },
@@ -458,6 +466,8 @@ int cmd_litmus(int argc, char **argv)
 		options.rounds = options.against ? DEFAULT_AGAINST : DEFAULT_ROUNDS;
 	if (options.against)
 		return litmus_against(options.against, options.rounds, options.json);
+	if (options.userptr)
+		return litmus_userptr(options.rounds, options.json);
 	l.naive = options.naive;
 	err = run(&l, &options);
 	if (err) {

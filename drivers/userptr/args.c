@@ -53,8 +53,9 @@ static struct userptr_object *object_at(struct userptr *dev, uintptr_t addr,
 static int name_object(struct userptr *dev, const struct userptr_arg *arg,
 		       struct userptr_object **o, uintptr_t *start)
 {
-	if (!(arg->access & (USERPTR_READ | USERPTR_WRITE)))
-		return userptr_say(-EINVAL, "an argument is neither read nor written");
+	if (!arg->access || arg->access & ~(USERPTR_READ | USERPTR_WRITE))
+		return userptr_say(-EINVAL, "an argument is read, written to or both: its access is %#x",
+				   arg->access);
 	if (arg->kind == USERPTR_ARG_POINTER) {
 		*start = (uintptr_t)arg->pointer;
 		*o = object_at(dev, *start, arg->length, arg->access);

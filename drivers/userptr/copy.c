@@ -8,8 +8,9 @@
  *
  * `stale` is cleared before the page is copied: a change from then on sets it again.
  *
- * Storing: a fence, then under `lock`, which invalidate takes, another look that does not wait;
- * so all changes up to now have marked their pages, and a page that went is not stored.
+ * Storing, of each page: under `lock`, which invalidate takes, a fence that does not wait; so all
+ * changes up to now have marked their pages, and a page that went is not stored. Nothing keeps
+ * another thread from unmapping it between that and the store: so there is nothing else between.
  */
 #include "userptr_private.h"
 
@@ -205,7 +206,38 @@ static bool went(const struct userptr_job *job, const struct userptr_object *o, 
 	       (page->cleared >= job->number && !is_kept(o, at, n, page));
 }
 
-/* Under `lock`, after a fence. 0; -ESTALE it went; -EFAULT. */
+/*
+ * A store that faults waits for a mapping that is being put there, and goes to it. So the fault is
+ * taken first. (Where there is no such access, at the store.)
+ */
+static void touch(struct userptr *dev, uintptr_t at)
+{
+	hmm_access_add(dev->hmm, at & ~(uintptr_t)3, 4, 0, NULL);
+}
+
+/* 0; -ESTALE it went; -EFAULT. */
+static int store_bytes(const struct userptr_job *job, const struct userptr_object *o,
+		       uintptr_t at, const unsigned char *bytes, size_t n)
+{
+	struct userptr *dev = o->dev;
+	unsigned tries = 0;
+	int err = 0;
+
+	touch(dev, at);
+	pthread_mutex_lock(&dev->lock);
+	while (!err && hmm_try_fence(dev->hmm, at, n) == -EAGAIN && tries++ < TRIES) {
+		pthread_mutex_unlock(&dev->lock);
+		err = hmm_fence(dev->hmm, at, n);
+		touch(dev, at);
+		pthread_mutex_lock(&dev->lock);
+	}
+	if (!err)
+		err = went(job, o, at, n) ? -ESTALE : hmm_copy_to(dev->hmm, at, bytes, n);
+	pthread_mutex_unlock(&dev->lock);
+	return err;
+}
+
+/* 0; -ESTALE it went; -EFAULT. */
 static int store_page(const struct userptr_job *job, const struct userptr_object *o,
 		      uintptr_t at, const unsigned char *bytes, size_t n)
 {
@@ -216,7 +248,7 @@ static int store_page(const struct userptr_job *job, const struct userptr_object
 	atomic_fetch_add(&o->dev->count.pages_hashed, 1);
 	if (page->known && page->hash == hash)
 		return 0;
-	err = went(job, o, at, n) ? -ESTALE : hmm_copy_to(o->dev->hmm, at, bytes, n);
+	err = store_bytes(job, o, at, bytes, n);
 	if (!err) {
 		page->hash = hash;
 		atomic_fetch_add(&o->dev->count.pages_down, 1);
@@ -252,27 +284,6 @@ static int store_pages(const struct userptr_job *job, const struct userptr_objec
 	return err;
 }
 
-static int store(const struct userptr_job *job, const struct userptr_object *o, uintptr_t at,
-		 size_t n)
-{
-	struct userptr *dev = o->dev;
-	int err = 0;
-
-	for (unsigned tries = 0; tries < TRIES; tries++) {
-		err = hmm_fence(dev->hmm, at, n);
-		if (err)
-			return err;
-		pthread_mutex_lock(&dev->lock);
-		if (tries + 1 == TRIES || hmm_try_fence(dev->hmm, at, n) != -EAGAIN) {
-			err = store_pages(job, o, at, n);
-			pthread_mutex_unlock(&dev->lock);
-			break;
-		}
-		pthread_mutex_unlock(&dev->lock);
-	}
-	return err;
-}
-
 static int receive(const struct userptr_object *o, uintptr_t at, size_t n)
 {
 	return userptr_cl(clEnqueueReadBuffer(o->dev->queue, o->mem, CL_TRUE, at - o->start, n,
@@ -294,7 +305,7 @@ int userptr_download(const struct userptr_job *job, const struct use *use)
 
 		err = receive(o, at, n);
 		if (!err)
-			result = worse(result, store(job, o, at, n));
+			result = worse(result, store_pages(job, o, at, n));
 		at += n;
 	}
 	hmm_access_end(o->dev->hmm);

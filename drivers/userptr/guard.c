@@ -5,7 +5,7 @@
  * A GPU that accesses what it has no translation for is told so: the access does nothing, and
  * somebody hears of it. A device that is the CPU gets SIGSEGV or SIGBUS, in a thread
  * that neither we nor the program has made, and the program would end. So the instruction is left
- * out, and every job that runs says -EFAULT at its wait.
+ * out, and every job that was launched and not waited for says -EFAULT at its wait.
  *
  * Only if all of this is so; else the signal goes to whoever had it before:
  * - the thread was started by the platform: it has the name that our thread bore while it called the
@@ -47,9 +47,10 @@ static struct {
 	pid_t thread[THREADS];
 	_Atomic unsigned n_modules;
 	struct module module[MODULES];
-	/* Jobs that run, and where an access of one has failed. */
-	_Atomic bool used[USERPTR_WATCHED];
-	_Atomic uintptr_t fault[USERPTR_WATCHED];
+	_Atomic unsigned n_jobs; /* that hear of it */
+	/* Accesses that have failed, and the address of the last. */
+	_Atomic uint64_t faults;
+	_Atomic uintptr_t where;
 } guard = { .one = PTHREAD_MUTEX_INITIALIZER };
 
 static const int signals[2] = { SIGSEGV, SIGBUS };
@@ -78,17 +79,11 @@ static bool is_kernel_code(uintptr_t pc)
 
 static bool tell_jobs(uintptr_t addr)
 {
-	bool any = false;
-
-	for (unsigned i = 0; i < USERPTR_WATCHED; i++) {
-		uintptr_t none = 0;
-
-		if (!atomic_load(&guard.used[i]))
-			continue;
-		atomic_compare_exchange_strong(&guard.fault[i], &none, addr ? addr : 1);
-		any = true;
-	}
-	return any;
+	if (!atomic_load(&guard.n_jobs))
+		return false;
+	atomic_store(&guard.where, addr);
+	atomic_fetch_add(&guard.faults, 1);
+	return true;
 }
 
 static bool leave_out(siginfo_t *info, ucontext_t *context)
@@ -218,25 +213,20 @@ void userptr_guard_end(void)
 
 void userptr_guard_watch(struct userptr_job *job)
 {
-	for (unsigned i = 0; i < USERPTR_WATCHED; i++) {
-		bool free_slot = false;
-
-		if (!atomic_compare_exchange_strong(&guard.used[i], &free_slot, true))
-			continue;
-		atomic_store(&guard.fault[i], 0);
-		job->watched = i + 1;
-		return;
-	}
+	atomic_fetch_add(&guard.n_jobs, 1);
+	job->faults = atomic_load(&guard.faults);
+	job->watched = true;
 }
 
-uintptr_t userptr_guard_fault(const struct userptr_job *job)
+bool userptr_guard_fault(const struct userptr_job *job, uintptr_t *where)
 {
-	return job->watched ? atomic_load(&guard.fault[job->watched - 1]) : 0;
+	*where = atomic_load(&guard.where);
+	return job->watched && atomic_load(&guard.faults) != job->faults;
 }
 
 void userptr_guard_forget(struct userptr_job *job)
 {
 	if (job->watched)
-		atomic_store(&guard.used[job->watched - 1], false);
-	job->watched = 0;
+		atomic_fetch_sub(&guard.n_jobs, 1);
+	job->watched = false;
 }

@@ -23,6 +23,36 @@ static int say_log(const struct userptr *dev, cl_program program, int err)
 	return err;
 }
 
+static void look_at_args(struct userptr_kernel *k)
+{
+	for (cl_uint i = 0; i < k->n_args && i < USERPTR_ARGS_MAX; i++)
+		if (clGetKernelArgInfo(k->kernel, i, CL_KERNEL_ARG_ADDRESS_QUALIFIER,
+				       sizeof(k->where[i]), &k->where[i], NULL))
+			k->where[i] = 0;
+}
+
+int userptr_check_arg(const struct userptr_kernel *k, unsigned i, const struct userptr_arg *arg)
+{
+	bool memory = arg->kind == USERPTR_ARG_OBJECT || arg->kind == USERPTR_ARG_POINTER;
+
+	switch (k->where[i]) {
+	case CL_KERNEL_ARG_ADDRESS_GLOBAL:
+	case CL_KERNEL_ARG_ADDRESS_CONSTANT:
+		return memory ? 0 : userptr_say(-EINVAL, "argument %u of the kernel is memory: it wants "
+							 "an OBJECT or a POINTER", i);
+	case CL_KERNEL_ARG_ADDRESS_LOCAL:
+		return arg->kind == USERPTR_ARG_LOCAL
+			       ? 0
+			       : userptr_say(-EINVAL, "argument %u of the kernel wants a LOCAL", i);
+	case CL_KERNEL_ARG_ADDRESS_PRIVATE:
+		return arg->kind == USERPTR_ARG_VALUE
+			       ? 0
+			       : userptr_say(-EINVAL, "argument %u of the kernel wants a VALUE", i);
+	default:
+		return 0;
+	}
+}
+
 static int build(struct userptr_kernel *k, const char *source, const char *name,
 		 const char *options)
 {
@@ -45,6 +75,8 @@ static int build(struct userptr_kernel *k, const char *source, const char *name,
 		err = userptr_cl(clGetKernelInfo(k->kernel, CL_KERNEL_NUM_ARGS, sizeof(k->n_args),
 						 &k->n_args, NULL),
 				 "the kernel's arguments");
+	if (!err)
+		look_at_args(k);
 	return err;
 }
 

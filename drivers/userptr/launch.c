@@ -22,20 +22,60 @@ static void free_job(struct userptr_job *job)
 	free(job);
 }
 
-static int check_launch(const struct userptr *dev, const struct userptr_launch *launch)
+/*
+ * Platforms do not check all of it: PoCL counts work groups in 32 bits, divides by a size of 0 and
+ * asserts that local memory fits.
+ */
+static int check_size(const struct userptr_launch *launch)
 {
-	if (!launch || launch->size < sizeof(*launch) || !launch->kernel ||
-	    launch->kernel->dev != dev)
-		return userptr_say(-EINVAL, "no launch, or a kernel of another device");
+	bool chosen = launch->local[0];
+	size_t items = 1;
+
+	if (launch->dims < 1 || launch->dims > 3)
+		return userptr_say(-EINVAL, "%u dimensions", launch->dims);
+	for (unsigned i = 0; i < launch->dims; i++) {
+		if (!launch->global[i])
+			return userptr_say(-EINVAL, "no work items");
+		if (!launch->local[i] == chosen)
+			return userptr_say(-EINVAL, "a work group has a size in each dimension, or in none");
+		if (__builtin_mul_overflow(items, launch->global[i], &items) || items > UINT32_MAX)
+			return userptr_say(-EINVAL, "2^32 work items or more: launch them in parts");
+	}
+	return 0;
+}
+
+static int check_args(const struct userptr *dev, const struct userptr_launch *launch)
+{
+	size_t local = 0;
+	int err = 0;
+
 	if (launch->n_args != launch->kernel->n_args || launch->n_args > USERPTR_ARGS_MAX)
 		return userptr_say(-EINVAL, "the kernel has %u arguments, the launch %u",
 				   launch->kernel->n_args, launch->n_args);
-	if (launch->dims < 1 || launch->dims > 3)
-		return userptr_say(-EINVAL, "%u dimensions", launch->dims);
-	for (unsigned i = 0; i < launch->dims; i++)
-		if (!launch->global[i])
-			return userptr_say(-EINVAL, "no work items");
-	return 0;
+	if (launch->n_args && !launch->args)
+		return userptr_say(-EINVAL, "arguments that are nowhere");
+	for (unsigned i = 0; i < launch->n_args && !err; i++) {
+		const struct userptr_arg *arg = &launch->args[i];
+
+		err = userptr_check_arg(launch->kernel, i, arg);
+		if (!err && arg->kind == USERPTR_ARG_LOCAL && dev->local_bytes &&
+		    (__builtin_add_overflow(local, arg->length, &local) || local > dev->local_bytes))
+			err = userptr_say(-EINVAL, "the device has %zu bytes of local memory",
+					  dev->local_bytes);
+	}
+	return err;
+}
+
+static int check_launch(const struct userptr *dev, const struct userptr_launch *launch)
+{
+	int err;
+
+	if (!launch || launch->size < sizeof(*launch))
+		return userptr_say(-EINVAL, "no launch, or its size is not set");
+	if (!launch->kernel || launch->kernel->dev != dev)
+		return userptr_say(-EINVAL, "no kernel, or one of another device");
+	err = check_args(dev, launch);
+	return err ? err : check_size(launch);
 }
 
 /*
@@ -265,8 +305,7 @@ static int finish(struct userptr_job *job)
 	else
 		err = changed_meanwhile(job);
 	pthread_mutex_unlock(&job->dev->turn);
-	fault = userptr_guard_fault(job);
-	if (fault)
+	if (userptr_guard_fault(job, &fault))
 		err = userptr_say(-EFAULT, "the kernel's access to %#lx failed",
 				  (unsigned long)fault);
 	return err;

@@ -336,6 +336,8 @@ bool userptr_object_valid(struct userptr_object *o)
 {
 	bool valid;
 
+	if (!o || check_process(o->dev))
+		return false;
 	pthread_mutex_lock(&o->dev->lock);
 	valid = o->valid;
 	pthread_mutex_unlock(&o->dev->lock);

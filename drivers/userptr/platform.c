@@ -23,6 +23,21 @@ static int first_device(cl_platform_id platform, cl_device_id *device)
 			  "the platform's first device");
 }
 
+/* With what there is, for who has mistyped it. */
+static int say_none(const cl_platform_id *all, cl_uint n, const char *want)
+{
+	char name[128], names[400] = "";
+
+	for (cl_uint i = 0; i < n; i++) {
+		size_t length = strlen(names);
+
+		platform_name(all[i], name, sizeof(name));
+		snprintf(names + length, sizeof(names) - length, "%s\"%s\"", i ? ", " : "", name);
+	}
+	return userptr_say(-ENODEV, "no OpenCL platform has \"%s\" in its name; there is %s", want,
+			   names);
+}
+
 /* The first whose name has `want` in it and that has a device. */
 static int choose(struct userptr *dev, const char *want, cl_platform_id *platform)
 {
@@ -35,7 +50,7 @@ static int choose(struct userptr *dev, const char *want, cl_platform_id *platfor
 	if (err)
 		return err;
 	n = n < PLATFORMS ? n : PLATFORMS;
-	err = userptr_say(-ENODEV, "no OpenCL platform has \"%s\" in its name", want ? want : "");
+	err = say_none(all, n, want ? want : "");
 	for (cl_uint i = 0; i < n; i++) {
 		platform_name(all[i], dev->platform_name, sizeof(dev->platform_name));
 		if (want && !strstr(dev->platform_name, want))
@@ -72,16 +87,18 @@ static enum reach how(struct userptr *dev, unsigned flags)
 
 static void look(struct userptr *dev, unsigned flags)
 {
-	cl_ulong max = 0;
+	cl_ulong max = 0, local = 0;
 	cl_uint align = 0;
 
 	INFO(dev, CL_DEVICE_MAX_MEM_ALLOC_SIZE, max);
+	INFO(dev, CL_DEVICE_LOCAL_MEM_SIZE, local);
 	INFO(dev, CL_DEVICE_MEM_BASE_ADDR_ALIGN, align); /* bits */
 	if (clGetDeviceInfo(dev->device, CL_DEVICE_NAME, sizeof(dev->device_name),
 			    dev->device_name, NULL))
 		snprintf(dev->device_name, sizeof(dev->device_name), "?");
 	dev->device_name[sizeof(dev->device_name) - 1] = '\0';
 	dev->max_length = max;
+	dev->local_bytes = local;
 	dev->align = align >= 8 ? align / 8 : 1;
 	dev->reach = how(dev, flags);
 }

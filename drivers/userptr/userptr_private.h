@@ -83,7 +83,9 @@ struct userptr_job {
 	cl_mem parts[USERPTR_ARGS_MAX];
 	unsigned n_parts;
 	bool stale; /* what it uses changed while it ran; under `lock` */
-	unsigned watched; /* guard.c: 0, or 1 + its place there */
+	/* guard.c: does it hear of failed accesses, and how many had there been before it? */
+	bool watched;
+	uint64_t faults;
 };
 
 struct userptr_kernel {
@@ -91,6 +93,7 @@ struct userptr_kernel {
 	cl_program program;
 	cl_kernel kernel;
 	cl_uint n_args;
+	cl_kernel_arg_address_qualifier where[USERPTR_ARGS_MAX]; /* 0: the platform does not say */
 };
 
 struct userptr {
@@ -103,7 +106,7 @@ struct userptr {
 	cl_device_id device;
 	cl_context context;
 	cl_command_queue queue;
-	size_t max_length, align;
+	size_t max_length, align, local_bytes; /* 0: not known */
 	char platform_name[128], device_name[128];
 
 	pthread_mutex_t turn;
@@ -184,6 +187,10 @@ bool userptr_has_changed(struct userptr *dev, const struct hmm_range *since);
 int userptr_buffer(struct userptr_job *job, struct userptr_object *object, uintptr_t addr,
 		   cl_mem *mem);
 
+/* ---- kernel.c ---- */
+/* A platform believes what it is given: a value that it takes for a buffer ends the program. */
+int userptr_check_arg(const struct userptr_kernel *kernel, unsigned i, const struct userptr_arg *arg);
+
 /* ---- args.c: under `turn` ---- */
 /* The object that an argument names becomes one of the job's uses. */
 int userptr_add_arg(struct userptr_job *job, const struct userptr_arg *arg);
@@ -219,14 +226,13 @@ int userptr_find_changed(const struct use *use);
 uint64_t userptr_hash(const void *bytes, size_t n);
 
 /* ---- guard.c ---- */
-#define USERPTR_WATCHED 64u
 /* Between these, threads that this thread starts are the platform's. */
 void userptr_guard_begin(void);
 void userptr_guard_end(void);
 /* Accesses of the platform's threads that fail are told to such jobs. */
 void userptr_guard_watch(struct userptr_job *job);
 void userptr_guard_forget(struct userptr_job *job);
-/* Where one has failed; 0: none has. */
-uintptr_t userptr_guard_fault(const struct userptr_job *job);
+/* Has one failed since the job began? *where: the last. */
+bool userptr_guard_fault(const struct userptr_job *job, uintptr_t *where);
 
 #endif

@@ -22,9 +22,14 @@
  * there, have their bits set always: the driver has to look at them in some other way, by a
  * checksum for instance.
  *
- * Not seen is what writes without a page fault: DMA, of a page that was pinned before the collect
- * (io_uring's registered buffers, VFIO, RDMA, a read with O_DIRECT under way). Who has such writers
- * looks at their pages in some other way too.
+ * "Told": what happened before a fence is told when it returns. So the fence (which reading begins
+ * with) comes before the collect.
+ *
+ * Not seen is what writes without a page fault, to a page that it has pinned before the collect: DMA
+ * (io_uring's registered buffers, VFIO, RDMA, a read with O_DIRECT under way), and the kernel itself
+ * in process_vm_writev(), in ptrace and in a write to /proc/PID/mem, by this process or another,
+ * that are under way during the collect. Who has such writers looks at their pages in some other
+ * way too, or holds them up meanwhile. (hmm_copy_to() and devices of this library are seen.)
  *
  * Costs: a collect some 50 ns a page; the CPU's first write to a page after each collect a fault
  * of some microseconds, and a huge page is split by it.

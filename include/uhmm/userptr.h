@@ -14,7 +14,8 @@
  * P2  When invalidate() returns no job uses the object's memory (G4): it waits for those that do.
  * P3  What a job would have written to memory that is unmapped, moved away or discarded before
  *     userptr_wait() has stored it is dropped, not stored in what is mapped there now, and the
- *     wait says so (-ESTALE). A page that the kernel did not write to is not stored.
+ *     wait says so (-ESTALE). A page that the kernel did not write to is not stored. (Not in all
+ *     cases if another thread unmaps while userptr_wait() runs: drivers/userptr/README.md, Limits.)
  *
  * On a device that shares memory a job is like a thread of the program: memory that goes while it
  * runs is gone for it too. What its accesses do then is said at userptr_wait().
@@ -157,7 +158,10 @@ UHMM_API void userptr_object_destroy(struct userptr_object *object);
  */
 UHMM_API int userptr_validate(struct userptr_object *object);
 
-/** userptr_object_valid() - has it pages that no change has been told of since? No fence */
+/**
+ * userptr_object_valid() - has it pages that no change has been told of since? No fence
+ * False for NULL, and in a forked child.
+ */
 UHMM_API bool userptr_object_valid(struct userptr_object *object);
 
 /* --------------------------------------------------------------- kernels */
@@ -219,8 +223,8 @@ struct userptr_arg {
  * @args: all of its arguments, in order
  * @n_args: at most USERPTR_ARGS_MAX
  * @dims: 1 to 3
- * @global: work items
- * @local: of a work group; all 0: the platform's choice
+ * @global: work items, less than 2^32 in all
+ * @local: of a work group, in each dimension; all 0: the platform's choice
  */
 struct userptr_launch {
 	size_t size;

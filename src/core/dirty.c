@@ -13,7 +13,10 @@
  * - G7: marked are pages of private anonymous mappings only. The mapping is looked up before
  *   each scan, under the lock without which none is registered, and a mapping that is not registered
  *   is not marked. What remains is a registered mapping of a file that the program moves there
- *   (mremap) in between: of that the scan leaves out what is a page of a file.
+ *   (mremap) in between: of that the scan leaves out what is a page of a file. A private one has
+ *   anonymous pages too, which were written to: so the mapping is looked up once more after the
+ *   scan, and the marks are taken off if it is another. (Moved on once more before that, it takes
+ *   them along; and where all contexts have changes pending without end, they stay.)
  * - A hole is never marked: a marker there would stand in the way of a page that comes home
  *   (UFFDIO_MOVE answers EEXIST), and in what is no anonymous memory any more.
  *
@@ -29,6 +32,9 @@
 #define RUNS 64u
 /* Scanned under one hold of the lock, which device faults on new mappings wait for. */
 #define WINDOW ((uintptr_t)16 << 20)
+
+/* Some milliseconds of changes without end, in each context at once. */
+#define UNMARK_TRIES 10000u
 
 /* No mapping lies above, on any machine that we run on. */
 #define ADDRESSES_END ((uintptr_t)1 << 57)
@@ -92,6 +98,31 @@ static bool may_mark(struct hmm *hmm, uintptr_t at, uintptr_t *end)
 	return is_anonymous(&vma);
 }
 
+static bool is_still_anonymous(struct hmm *hmm, uintptr_t at, uintptr_t end)
+{
+	struct os_vma vma;
+
+	return !hmm->os->vma_find(&hmm->mm, at, &vma) && vma.start <= at && end <= vma.end &&
+	       is_anonymous(&vma);
+}
+
+/* Any context will do that has no change pending; most have no mapping at all. */
+static void unmark(struct hmm *hmm, uintptr_t at, uintptr_t end)
+{
+	int err = -EAGAIN;
+
+	for (unsigned i = 0; err == -EAGAIN && i < UNMARK_TRIES; i++)
+		err = hmm->os->ctx_unmark(&hmm->os_ctx[i % CONTEXTS], at, end);
+}
+
+static bool any_marked(const struct os_run *runs, int n)
+{
+	for (int i = 0; i < n; i++)
+		if (runs[i].flags & OS_PAGE_UNMARKED)
+			return true;
+	return n < 0; /* nobody knows */
+}
+
 /* [at, end) may be marked. Where the scan went to; everything it did not say is noted. */
 static uintptr_t mark(struct hmm *hmm, uintptr_t at, uintptr_t end)
 {
@@ -99,9 +130,13 @@ static uintptr_t mark(struct hmm *hmm, uintptr_t at, uintptr_t end)
 	uintptr_t next = end;
 	int n = hmm->os->scan(&hmm->mm, at, end, OS_SCAN_MARK, runs, RUNS, &next);
 
+	if (any_marked(runs, n) && !is_still_anonymous(hmm, at, next)) {
+		unmark(hmm, at, next);
+		n = -EAGAIN;
+	}
 	if (n < 0) { /* some may be marked, and we were not told which */
-		note(hmm, at, end);
-		return end;
+		note(hmm, at, next);
+		return next;
 	}
 	for (int i = 0; i < n; i++) {
 		if (at < runs[i].start)

@@ -28,6 +28,7 @@ static const struct os_ops live = {
 	.region_unmap = live_region_unmap,
 	.region_zap = live_region_zap,
 	.hush = live_hush,
+	.ctx_unmark = live_ctx_unmark,
 	.ctx_probe = live_ctx_probe,
 	.ctx_poll = live_ctx_poll,
 	.ctx_read = live_ctx_read,

@@ -60,6 +60,7 @@ void live_child_close(int child);
 int live_sentinel_open(struct os_ctx *ctx);
 /* Its page, if it is a sentinel. */
 void sentinel_unmap(struct os_ctx *ctx);
+int live_ctx_unmark(const struct os_ctx *ctx, uintptr_t start, uintptr_t end);
 int live_ctx_probe(const struct os_ctx *ctx);
 int live_ctx_poll(const struct os_ctx *ctxs, unsigned n, int64_t timeout_ns,
 		  uint64_t *ready);

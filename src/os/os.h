@@ -216,6 +216,9 @@ struct os_ops {
 	/* Keep changes of the address space from beginning, for a moment: region is populated. */
 	void (*hush)(void *region, size_t length);
 
+	/* Take OS_SCAN_MARK's marks off, whoever's mapping it is. -EAGAIN a change of this context is
+	 * pending; -ENOENT nothing there, or not registered (then no page bears one). */
+	int (*ctx_unmark)(const struct os_ctx *ctx, uintptr_t start, uintptr_t end);
 	/* 0 no change is pending, -EAGAIN one is, other: the descriptor is lost. */
 	int (*ctx_probe)(const struct os_ctx *ctx);
 	/* Reader only. Sleep until a message is there, timeout_ns at most; -1: for ever. Sets bit i of

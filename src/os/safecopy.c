@@ -5,9 +5,10 @@
  * Three ways, for our own memory:
  * - plain instructions, in an access scope: the thread has SIGSEGV and SIGBUS unblocked
  *   and our handlers are in front (handlers.c);
- * - process_vm_readv/writev on ourselves, for what is short and not in a scope. It keeps to
+ * - process_vm_readv on ourselves, for what is short and not in a scope. It keeps to
  *   the permissions of the mapping. Seccomp profiles of containers refuse it: then
- *   the third way;
+ *   the third way. Never process_vm_writev: it pins the pages and writes to them then, so
+ *   that a page that is write-protected meanwhile changes without a fault (dirty.h, W1);
  * - a scope of our own around plain instructions, for what is long, and for aligned 2, 4
  *   and 8 bytes, which the system call does not promise to copy in one access.
  * Other processes' memory: process_vm_readv/writev.
@@ -99,9 +100,9 @@ static int copy_own(void *local, uintptr_t remote, size_t length, bool write)
 
 	if (scope.depth)
 		return copy_plain(dst, src, length);
-	if (length < SHORT && !one_access(remote, length) && feature_process_vm()) {
+	if (!write && length < SHORT && !one_access(remote, length) && feature_process_vm()) {
 		/* By thread: the first one may have ended before the process. */
-		err = copy_by_call(live_tid(), local, remote, length, write);
+		err = copy_by_call(live_tid(), local, remote, length, false);
 		if (err != -EPERM && err != -ENOSYS)
 			return err;
 		feature_process_vm_refused();
@@ -173,6 +174,7 @@ int live_access_cas(uintptr_t addr, size_t size, uint64_t expected, uint64_t des
 
 #else
 
+/* W1 does not hold for a write while a collect is under way. */
 static int copy_own(void *local, uintptr_t remote, size_t length, bool write)
 {
 	return copy_by_call(live_tid(), local, remote, length, write);

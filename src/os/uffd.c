@@ -273,3 +273,10 @@ int live_ctx_probe(const struct os_ctx *ctx)
 		return -EBADF; /* no userfaultfd says yes to that */
 	return errno == EINVAL ? 0 : -errno;
 }
+
+int live_ctx_unmark(const struct os_ctx *ctx, uintptr_t start, uintptr_t end)
+{
+	struct uffdio_writeprotect off = { .range = { start, end - start } };
+
+	return ioctl(ctx->fd, UFFDIO_WRITEPROTECT, &off) ? -errno : 0;
+}

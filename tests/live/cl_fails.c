@@ -110,6 +110,9 @@ CALL(clBuildProgram,
 MAKE(cl_kernel, clCreateKernel, (cl_program p, const char *name, cl_int *err), (p, name, err))
 CALL(clGetKernelInfo, (cl_kernel k, cl_kernel_info what, size_t n, void *value, size_t *got),
      (k, what, n, value, got), 0, false)
+CALL(clGetKernelArgInfo,
+     (cl_kernel k, cl_uint i, cl_kernel_arg_info what, size_t n, void *value, size_t *got),
+     (k, i, what, n, value, got), 0, true)
 MAKE(cl_mem, clCreateBuffer,
      (cl_context c, cl_mem_flags flags, size_t n, void *host, cl_int *err),
      (c, flags, n, host, err))

@@ -23,12 +23,13 @@ struct rules {
 extern const struct rules live_rules[];
 extern const unsigned live_rules_count;
 
-enum kernel_name { SAXPY, HISTOGRAM, SPMV, REDUCE, SLOW, GRIND, PEEK, WILD, KERNELS };
+enum kernel_name { SAXPY, HISTOGRAM, SPMV, REDUCE, SLOW, GRIND, WILD, KERNELS };
 
 struct cl {
 	struct userptr *dev;
-	struct userptr_kernel *kernel[KERNELS];
+	struct userptr_kernel *kernel[KERNELS]; /* that have been launched */
 	bool shares;
+	struct userptr_object *object; /* a case's own */
 };
 
 enum verdict cl_begin(struct cl *cl, const struct rules *rules);
@@ -90,13 +91,13 @@ enum verdict userptr_dropped(const void *arg);
 enum verdict userptr_waits(const void *arg);
 enum verdict userptr_restored(const void *arg);
 enum verdict userptr_gone_while_running(const void *arg);
+enum verdict userptr_replaced_while_stored(const void *arg);
 enum verdict userptr_only_changed(const void *arg);
 enum verdict userptr_bad_objects(const void *arg);
 enum verdict userptr_bad_launches(const void *arg);
 enum verdict userptr_bad_kernels(const void *arg);
 enum verdict userptr_faults(const void *arg);
 enum verdict userptr_forked(const void *arg);
-enum verdict userptr_litmus(const void *arg);
 enum verdict userptr_beside_gpu(const void *arg);
 enum verdict userptr_midway(const void *arg);
 enum verdict userptr_no_platform(const void *arg);

@@ -78,7 +78,11 @@ static enum verdict bad_arguments(struct cl *cl, char *at, struct userptr_object
 	bad = arg_object(o, RW);
 	bad.length = MIB;
 	EXPECT(-EFAULT, saxpy_on(cl, good, bad));
+	bad = arg_pointer(at, PAGE, RW | 4);
+	EXPECT(-EINVAL, saxpy_on(cl, good, bad));
 	bad = (struct userptr_arg){ .kind = USERPTR_ARG_VALUE };
+	EXPECT(-EINVAL, saxpy_on(cl, good, bad));
+	bad = arg_value(&at, sizeof(at)); /* what a platform would take for a buffer */
 	EXPECT(-EINVAL, saxpy_on(cl, good, bad));
 	bad = (struct userptr_arg){ .kind = (enum userptr_arg_kind)77, .access = RW };
 	EXPECT(-EINVAL, saxpy_on(cl, good, bad));
@@ -88,6 +92,47 @@ static enum verdict bad_arguments(struct cl *cl, char *at, struct userptr_object
 	if (!cl->shares)
 		EXPECT(-EINVAL, saxpy_on(cl, good, arg_pointer(at + 4, PAGE, RW)));
 	EXPECT(0, saxpy_on(cl, good, good));
+	return PASS;
+}
+
+/* What PoCL ends the program for. */
+static enum verdict bad_sizes(struct cl *cl, char *at)
+{
+	unsigned n = 64;
+	struct userptr_arg args[] = { arg_pointer(at, PAGE, USERPTR_READ),
+				      { .kind = USERPTR_ARG_LOCAL, .length = n * sizeof(n) },
+				      arg_pointer(at + PAGE, PAGE, USERPTR_WRITE) };
+	struct userptr_arg value = arg_value(&n, sizeof(n)), local = args[1];
+	struct userptr_launch launch = { .size = sizeof(launch), .args = args, .n_args = 3,
+					 .dims = 2, .global = { n, 2 }, .local = { n, 1 } };
+	struct userptr_launch bad = launch;
+
+	EXPECT(0, cl_launch(cl, REDUCE, args, 3, n, n, NULL));
+	launch.kernel = bad.kernel = cl->kernel[REDUCE];
+	EXPECT(0, userptr_run(cl->dev, &launch));
+	bad.local[1] = 0;
+	EXPECT(-EINVAL, userptr_run(cl->dev, &bad));
+	bad.local[0] = 0, bad.local[1] = 1;
+	EXPECT(-EINVAL, userptr_run(cl->dev, &bad));
+	bad = launch;
+	bad.local[0] = 48;
+	EXPECT(-EINVAL, userptr_run(cl->dev, &bad));
+	bad = launch;
+	bad.global[0] = bad.global[1] = (size_t)1 << 32;
+	EXPECT(-EINVAL, userptr_run(cl->dev, &bad));
+	bad = launch;
+	bad.args = NULL;
+	EXPECT(-EINVAL, userptr_run(cl->dev, &bad));
+	for (unsigned i = 0; i < 2; i++) {
+		args[1].length = i ? (size_t)1 << 40 : SIZE_MAX;
+		EXPECT(-EINVAL, userptr_run(cl->dev, &launch));
+	}
+	args[1] = value;
+	EXPECT(-EINVAL, userptr_run(cl->dev, &launch));
+	args[1] = arg_pointer(at, PAGE, RW);
+	EXPECT(-EINVAL, userptr_run(cl->dev, &launch));
+	args[1] = local, args[0] = local;
+	EXPECT(-EINVAL, userptr_run(cl->dev, &launch));
 	return PASS;
 }
 
@@ -104,11 +149,13 @@ enum verdict userptr_bad_launches(const void *arg)
 	EXPECT(0, userptr_object_create(cl.dev, m.at, 8 * PAGE, REG, &o));
 	EXPECT(0, userptr_object_create(cl.dev, m.at, 8 * PAGE, USERPTR_READONLY, &read_only));
 	TRY(bad_arguments(&cl, m.at, o, read_only));
+	TRY(bad_sizes(&cl, m.at));
 	EXPECT(-EINVAL, userptr_submit(cl.dev, NULL, &job));
 	EXPECT(-EINVAL, userptr_submit(cl.dev, &launch, &job)); /* no kernel */
 	launch.kernel = cl.kernel[SAXPY];
 	EXPECT(-EINVAL, userptr_submit(cl.dev, &launch, &job)); /* no arguments */
 	EXPECT(-EINVAL, userptr_wait(NULL));
+	CHECK(!userptr_object_valid(NULL), "no object is valid");
 	/* Freed while nothing runs, and named again. */
 	EXPECT(0, userptr_object_create(cl.dev, m.at + MIB, PAGE, REG, &gone));
 	userptr_object_destroy(gone);
@@ -151,6 +198,28 @@ static int write_at(struct cl *cl, char *base, long where, struct userptr_object
 	return cl_launch(cl, WILD, args, 2, 4, 0, NULL);
 }
 
+/* However many others have not been waited for: it hears of it, and they may. */
+static enum verdict fault_among_many(struct cl *cl, char *at, char *hole, struct userptr_object *o)
+{
+	struct userptr_job *job[70];
+	float a = 0;
+	struct userptr_arg args[] = { arg_value(&a, sizeof(a)), arg_pointer(at, PAGE, USERPTR_READ),
+				      arg_pointer(at + PAGE, PAGE, RW) };
+	struct userptr_object *written;
+
+	EXPECT(0, userptr_object_create(cl->dev, at, 2 * PAGE, REG, &written));
+	for (unsigned i = 0; i < 70; i++)
+		EXPECT(0, cl_launch(cl, SAXPY, args, 3, 16, 0, &job[i]));
+	EXPECT(-EFAULT, write_at(cl, at, (long)hole, o));
+	for (unsigned i = 0; i < 70; i++) {
+		int err = userptr_wait(job[i]);
+
+		CHECK(!err || err == -EFAULT, "wait: %s", userptr_strerror(err));
+	}
+	userptr_object_destroy(written);
+	return PASS;
+}
+
 /* Where the device is threads of this process: nowhere, at 0, and what may only be read. */
 enum verdict userptr_faults(const void *arg)
 {
@@ -174,6 +243,7 @@ enum verdict userptr_faults(const void *arg)
 	SYS(munmap(hole.at, SPACE));
 	EXPECT(-EFAULT, write_at(&cl, m.at, (long)hole.at, o));
 	CHECK(strstr(userptr_strerror(-EFAULT), "access"), "says %s", userptr_strerror(-EFAULT));
+	TRY(fault_among_many(&cl, m.at, hole.at, o));
 	EXPECT(-EFAULT, write_at(&cl, m.at, 0, o));
 	SYS(mprotect(m.at, SPACE, PROT_READ));
 	EXPECT(-EFAULT, write_at(&cl, m.at, (long)m.at, o));
@@ -194,6 +264,8 @@ static enum verdict in_child(void *arg)
 
 	EXPECT(-ENODEV, userptr_object_create(cl->dev, cl, PAGE, REG, &o));
 	EXPECT(-ENODEV, userptr_open(NULL, &dev));
+	EXPECT(-ENODEV, userptr_validate(cl->object));
+	CHECK(!userptr_object_valid(cl->object), "valid in a child");
 	cl_end(cl); /* forgets */
 	return PASS;
 }
@@ -207,6 +279,7 @@ enum verdict userptr_forked(const void *arg)
 	TRY(cl_begin(&cl, arg));
 	TRY(memory_make(&m, "anon"));
 	EXPECT(0, userptr_object_create(cl.dev, m.at, SPACE, REG, &o));
+	cl.object = o;
 	for (unsigned i = 0; i < 3; i++) {
 		TRY(kernels_agree(&cl, m.at, i));
 		TRY(live_child(in_child, &cl, 20));

@@ -628,7 +628,7 @@ static unsigned scan_flags(const struct fake_page *p)
 }
 
 /* Who asks for the mark gets it, on what is a page and not a file's; and the test fails if it
- * is not anonymous memory (G7). -EPERM it is not registered; 0: no page to be marked. */
+ * is not anonymous memory (G7), but where it says that it looks at that itself. -EPERM it is not registered; 0: no page to be marked. */
 static int mark(struct fake_page *p, unsigned *flags)
 {
 	bool was = p->marked;
@@ -639,7 +639,7 @@ static int mark(struct fake_page *p, unsigned *flags)
 		*flags = 0;
 		return 0;
 	}
-	if (p->object != FAKE_ANON)
+	if (p->object != FAKE_ANON && !fake.may_mark_others)
 		fake_fail("write-protected what is not anonymous memory");
 	p->marked = true;
 	*flags |= was ? 0 : OS_PAGE_UNMARKED;
@@ -676,6 +676,16 @@ int fake_scan(uintptr_t start, uintptr_t end, unsigned how, struct os_run *runs,
 	}
 	*next = at;
 	return n;
+}
+
+int fake_unmark(uintptr_t start, uintptr_t end)
+{
+	for (uintptr_t at = start; at < end; at += PAGE) {
+		if (!token(fake_page(at)))
+			return -ENOENT;
+		fake_page(at)->marked = false;
+	}
+	return 0;
 }
 
 /* Plainly, what is registered MISSING stays so. */

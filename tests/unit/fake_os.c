@@ -214,6 +214,16 @@ static int ctx_unregister(const struct os_ctx *ctx, uintptr_t start, uintptr_t e
 	return err;
 }
 
+static int ctx_unmark(const struct os_ctx *ctx, uintptr_t start, uintptr_t end)
+{
+	int err;
+
+	fake_lock();
+	err = fake.ctx[fake_ctx_number(ctx)].changing ? -EAGAIN : fake_unmark(start, end);
+	fake_unlock();
+	return err;
+}
+
 static int ctx_probe(const struct os_ctx *ctx)
 {
 	struct fake_ctx *c = &fake.ctx[fake_ctx_number(ctx)];
@@ -616,6 +626,7 @@ const struct os_ops fake_ops = {
 	.region_map = fake_region_map,
 	.region_unmap = fake_region_unmap,
 	.region_zap = fake_region_zap,
+	.ctx_unmark = ctx_unmark,
 	.ctx_probe = ctx_probe,
 	.ctx_poll = ctx_poll,
 	.ctx_read = ctx_read,

@@ -195,6 +195,7 @@ struct fake {
 	bool no_perf, no_frames, starting;
 	bool no_move, no_poison, user_only; /* what a context says of itself */
 	bool no_sentinel;
+	bool may_mark_others; /* G7 */
 	uintptr_t critical_start, critical_end;
 	uintptr_t thread_start, thread_end; /* what the kernel touches when a thread ends */
 	unsigned criticals;		    /* objects added */
@@ -334,6 +335,7 @@ bool fake_vma_at(uintptr_t addr, struct os_vma *vma);
 int fake_scan(uintptr_t start, uintptr_t end, unsigned how, struct os_run *runs, unsigned max,
 	      uintptr_t *next);
 int fake_register(unsigned ctx, uintptr_t start, uintptr_t end, bool missing);
+int fake_unmark(uintptr_t start, uintptr_t end);
 int fake_unregister(unsigned ctx, uintptr_t start, uintptr_t end);
 int fake_read(unsigned ctx, struct os_msg *msgs, unsigned max);
 void fake_lock(void);

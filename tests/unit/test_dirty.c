@@ -191,6 +191,34 @@ static void replaced_before_the_scan(void **state)
 	end();
 }
 
+static int move_a_file_over(void *arg)
+{
+	fake_remap(300, 60, 10, false);
+	return 0;
+}
+
+/*
+ * A private file is registered too, and its pages that were written to are anonymous: nothing but
+ * another look at the mapping tells that they must not be marked. The context has a change pending.
+ */
+static void moved_over_before_the_scan(void **state)
+{
+	begin(state, FAKE_ANON);
+	fake_map(300, 10, FAKE_PRIVATE_FILE, RW);
+	for (unsigned i = 300; i < 310; i++)
+		fake_write_page(i, 1);
+	assert_int_equal(device_fault(&device, 300, 10, true), 0);
+	fake.may_mark_others = true;
+	fake_at(FAKE_OP_SCAN, FAKE_BEFORE, -1, 1, move_a_file_over, NULL);
+	assert_true(hmm_dirty_collect(dirty, bits) >= 10);
+	for (unsigned i = 60; i < 70; i++)
+		assert_true(is_set(i) && !fake.page[i].marked);
+	fake_settle();
+	fake.may_mark_others = false;
+	assert_true(hmm_dirty_collect(dirty, bits) >= 10);
+	end();
+}
+
 static void bad_input(void **state)
 {
 	struct hmm_dirty *d;
@@ -215,7 +243,8 @@ int main(void)
 		TEST(written_pages_only), TEST(every_other_page), TEST(holes_count_as_changed),
 		TEST(two_trackers),	  TEST(only_anonymous_memory), TEST(mixed),
 		TEST(not_mirrored),	  TEST(somebody_elses),
-		TEST(replaced_before_the_scan), TEST(bad_input),
+		TEST(replaced_before_the_scan),
+		TEST(moved_over_before_the_scan), TEST(bad_input),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
