@@ -189,7 +189,8 @@ int userptr_buffer(struct userptr_job *job, struct userptr_object *object, uintp
 
 /* ---- kernel.c ---- */
 /* A platform believes what it is given: a value that it takes for a buffer ends the program. */
-int userptr_check_arg(const struct userptr_kernel *kernel, unsigned i, const struct userptr_arg *arg);
+int userptr_check_arg(const struct userptr_kernel *kernel, unsigned i,
+		      const struct userptr_arg *arg);
 
 /* ---- args.c: under `turn` ---- */
 /* The object that an argument names becomes one of the job's uses. */

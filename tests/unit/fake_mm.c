@@ -628,7 +628,8 @@ static unsigned scan_flags(const struct fake_page *p)
 }
 
 /* Who asks for the mark gets it, on what is a page and not a file's; and the test fails if it
- * is not anonymous memory (G7), but where it says that it looks at that itself. -EPERM it is not registered; 0: no page to be marked. */
+ * is not anonymous memory (G7), but where it says that it looks at that itself. -EPERM it is
+ * not registered; 0: no page to be marked. */
 static int mark(struct fake_page *p, unsigned *flags)
 {
 	bool was = p->marked;
