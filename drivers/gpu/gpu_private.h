@@ -464,6 +464,8 @@ void gpu_hive_forget(struct gpu *gpu);
 /* policy.c */
 int gpu_policy_fault(struct gpu_sm *sm, const struct gpu_fault *fault);
 void gpu_policy_ask(struct gpu_window *window);
+void gpu_policy_home(const struct gpu_memory *memory, const struct hmm_devmem_copy *copies,
+		     unsigned n);
 int gpu_policy_judge(const struct gpu_window *window, size_t page, uint64_t *entry);
 
 /* verify.c */

@@ -14,7 +14,8 @@ bool svm_attrs_equal(const struct svm_attrs *a, const struct svm_attrs *b)
 {
 	return a->preferred == b->preferred && a->prefetched == b->prefetched &&
 	       a->access == b->access && a->in_place == b->in_place &&
-	       a->flags == b->flags && a->granularity == b->granularity;
+	       a->flags == b->flags && a->granularity == b->granularity &&
+	       a->mapped == b->mapped;
 }
 
 static bool is_location(uint32_t value, unsigned gpus)
@@ -103,6 +104,8 @@ void svm_change_apply(const struct svm_change *change, const struct svm_attrs *d
 		attrs->prefetched = change->prefetched;
 	if (change->granularity_set)
 		attrs->granularity = change->granularity;
+	if (change->mapped_set)
+		attrs->mapped = change->mapped;
 	attrs->access = (attrs->access & ~named) | change->access;
 	attrs->in_place = (attrs->in_place & ~named) | change->in_place;
 	attrs->flags = (attrs->flags & ~change->flags_clear) | change->flags_set;

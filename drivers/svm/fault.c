@@ -6,13 +6,14 @@
  *
  *	duplicate?	somebody else's fault has been served meanwhile: try again
  *	stale?		what was there when it missed has been unmapped: try again
- *(collect.c) allowed?	-EACCES, -EPERM by attributes must be mapped?	that is an eviction
- *nobody told us of: wait for the restore (evict.c)
+ *			(collect.c)
+ *	allowed?	-EACCES, -EPERM by attributes
+ *	must be mapped?	wait while something is evicted (evict.c)
  *	else		bring the chunk to where it belongs (place.c)
  *
  * and then the GPU's handler maps what is there now, as far as svm_may() allows. SMs that
- *miss in one 2 MiB block, of whichever GPU, are let in one after the other, so most are
- *duplicates.
+ * miss in one 2 MiB block, of whichever GPU, are let in one after the other, so most are
+ * duplicates.
  */
 #include "svm_private.h"
 
@@ -77,7 +78,7 @@ int svm_fault(void *arg, struct gpu *gpu, uintptr_t addr, enum gpu_access access
 	if (gone || !is_served(svm, gpu, addr, access))
 		err = serve(svm, gpu, addr, access, since, &must);
 	pthread_mutex_unlock(&stripe->lock);
-	return must && !err && !gone ? svm_miss(svm, gpu, addr, access) : err;
+	return must && !err && !gone ? svm_miss(svm) : err;
 }
 
 /*

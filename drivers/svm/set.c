@@ -83,8 +83,10 @@ static int apply(struct svm *svm, uintptr_t start, uintptr_t end,
 	err = change_range(svm, start, end, change);
 	if (!err && change->prefetched_set && change->prefetched != SVM_UNDEFINED)
 		svm_move(svm, start, end, change->prefetched, 0);
-	if (!err)
+	if (!err) {
+		svm_note_mapped(svm, start, end);
 		svm_map(svm, start, end);
+	}
 	pthread_mutex_unlock(&svm->set_lock);
 	return err;
 }

@@ -72,7 +72,6 @@ static void init_locks(struct svm *svm)
 	pthread_mutex_init(&svm->set_lock, NULL);
 	pthread_mutex_init(&svm->tree_lock, NULL);
 	pthread_mutex_init(&svm->evict.lock, NULL);
-	pthread_cond_init(&svm->evict.put, NULL);
 	pthread_cond_init(&svm->evict.restored, NULL);
 	for (i = 0; i < SVM_STRIPES; i++)
 		pthread_mutex_init(&svm->stripe[i].lock, NULL);
@@ -86,6 +85,7 @@ static int open_gpus(struct svm *svm)
 		.arg = svm,
 		.fault = svm_fault,
 		.may = svm_may,
+		.home = svm_home,
 		.sequence = &svm->sequence,
 	};
 	/* A GPU in a hive of its own reaches nobody else's memory. */
@@ -145,6 +145,7 @@ int svm_open(const struct svm_options *options, struct svm **out)
 	svm->options = known;
 	svm->pid = getpid();
 	init_locks(svm);
+	svm_homing_init(&svm->homing);
 	svm_tree_init(&svm->tree, known.gpus, !known.no_xnack);
 	err = hmm_open(&svm->hmm);
 	if (!err)

@@ -6,7 +6,8 @@
  *
  *	set_lock	calls that change attributes or move ranges, one at a time
  *	stripe[].lock	SMs that bring chunks of one 2 MiB block; sleep over migrations
- *	evict.lock	who evicts and who waits for a restore; also in the callback
+ *	evict.lock	who evicts and who waits for a restore; also in the callback. Not the
+ *			copy engines, on which a CPU's fault waits: they write notices (homing.c)
  *	tree_lock	the tree and what goes with it; a leaf: the GPUs' handlers and the
  *			library's worker take it, so nobody waits for anything under it
  */
@@ -42,12 +43,34 @@ struct svm_unmap {
 	uint64_t clock;
 };
 
+struct svm_span {
+	uintptr_t start, end;
+};
+
+#define SVM_SPANS 32u
 struct svm_evict {
-	pthread_mutex_t lock; /* protects what follows */
-	pthread_cond_t put, restored;
-	bool pending, quiet, stop, started;
-	uint64_t generation; /* of restores */
+	pthread_mutex_t lock; /* protects spans, n, quiet, stop, generation */
+	pthread_cond_t restored;
+	struct svm_span span[SVM_SPANS]; /* evicted, and not mapped again yet */
+	unsigned n;
+	bool quiet, stop, started;
+	uint64_t generation;   /* of restores */
+	atomic_bool watch;     /* there may be something that must be mapped */
+	_Atomic uint32_t bell; /* futex: something was evicted, a notice, the end */
 	pthread_t thread;
+};
+
+/* homing.c */
+#define SVM_NOTICES 1024u
+struct svm_notice {
+	_Atomic uint32_t turn;
+	uintptr_t start, end;
+};
+struct svm_homing {
+	struct svm_notice notice[SVM_NOTICES];
+	_Atomic uint32_t put;
+	uint32_t taken; /* evict.lock */
+	atomic_bool spilled;
 };
 
 struct svm {
@@ -65,6 +88,7 @@ struct svm {
 	uint64_t sequence; /* struct gpu_policy */
 	struct svm_stripe stripe[SVM_STRIPES];
 	struct svm_evict evict;
+	struct svm_homing homing;
 	struct svm_counters {
 		_Atomic uint64_t collected, faults, duplicates, drained, denied;
 		_Atomic uint64_t chunks[SVM_SIZES], migrated, prefetched, fallbacks, in_place;
@@ -102,11 +126,18 @@ int64_t svm_move(struct svm *svm, uintptr_t start, uintptr_t end, uint32_t locat
 
 /* evict.c */
 bool svm_must_map(const struct svm *svm, const struct svm_attrs *attrs);
-void svm_evict(struct svm *svm);
-int svm_miss(struct svm *svm, struct gpu *gpu, uintptr_t addr, enum gpu_access access);
+void svm_evict(struct svm *svm, uintptr_t start, uintptr_t end);
+bool svm_miss(struct svm *svm);
+void svm_note_mapped(struct svm *svm, uintptr_t start, uintptr_t end);
 void svm_map(struct svm *svm, uintptr_t start, uintptr_t end);
+void svm_bell_ring(_Atomic uint32_t *bell);
 int svm_evict_start(struct svm *svm);
 void svm_evict_stop(struct svm *svm);
+
+/* homing.c */
+void svm_homing_init(struct svm_homing *homing);
+void svm_home(void *arg, struct gpu *gpu, uintptr_t start, uintptr_t end);
+bool svm_homing_take(struct svm_homing *homing, uintptr_t *start, uintptr_t *end);
 
 /* collect.c */
 extern const struct hmm_notifier_ops svm_notifier_ops;

@@ -18,9 +18,11 @@
  * is the index of a GPU, SVM_SYSTEM, or SVM_UNDEFINED.
  *
  * Retry faults (xnack, the default): a GPU that misses faults, and goes on when it is served.
- * Without: what a GPU may use (SVM_ATTR_ACCESS) is mapped when that is said; when the address
- * space changes there, all queues stop, the ranges are mapped again, and the queues go on; a
- * miss anywhere else ends the job.
+ * Without: what a GPU may use (SVM_ATTR_ACCESS) is mapped when that is said. Each later change of
+ * a range that is mapped so, by the address space or because its pages move (a CPU's touch too),
+ * is an eviction: the first stops all queues; restore_us later what was evicted is mapped again,
+ * and the queues go on. An unmap, both ends of an mremap, a fork and new attributes are none.
+ * A miss anywhere else ends the job.
  *
  * Errors: negative errno, outputs untouched on failure. Context: any thread that is no kernel
  * and no callback. A forked child has no SVM: -ENODEV, and svm_close() forgets.
@@ -186,8 +188,8 @@ struct svm_stats {
 	uint64_t prefetched;	/* pages */
 	uint64_t fallbacks;	/* faults whose page should have moved and was used where it was */
 	uint64_t in_place;	/* faults that were to be served where the page was */
-	uint64_t evictions;	/* changes under ranges that must be mapped */
-	uint64_t quiesced;	/* times that all queues stopped */
+	uint64_t evictions;	/* of each range that must be mapped, each change of it */
+	uint64_t quiesced;	/* times that all queues stopped for that */
 	uint64_t restored;	/* and went on */
 };
 /** svm_get_stats() - fills in as much of @stats as @stats->size says */

@@ -60,6 +60,7 @@ enum verdict svm_filters(const void *arg);
 enum verdict svm_quiet(const void *arg);
 enum verdict svm_revoked(const void *arg);
 enum verdict svm_restored(const void *arg);
+enum verdict svm_counted(const void *arg);
 enum verdict svm_unregistered(const void *arg);
 enum verdict svm_always_mapped(const void *arg);
 enum verdict svm_storm(const void *arg);

@@ -360,6 +360,7 @@ static const struct live_case cases[] = {
 	{ "quiet queues", svm_quiet, NULL, 0 },
 	{ "revoked under a job", svm_revoked, NULL, 0 },
 	{ "evicted and restored", svm_restored, NULL, 0 },
+	{ "evictions are counted", svm_counted, NULL, 0 },
 	{ "unregistered while it is mapped", svm_unregistered, NULL, 0 },
 	{ "always mapped", svm_always_mapped, NULL, 0 },
 	{ "storm", svm_storm, NULL, 0 },
