@@ -154,19 +154,37 @@ bool svm_miss(struct svm *svm)
 	return quiet;
 }
 
-/* Where attributes do not allow to write, or the mapping does not, for reading. */
-static void map_node(struct svm *svm, uintptr_t start, uintptr_t end,
-		     const struct svm_attrs *attrs)
+/*
+ * In one block. Not while a fault or a prefetch moves it: what is being looked at cannot move.
+ * Where attributes do not allow to write, or the mapping does not, for reading.
+ */
+static void map_block(struct svm *svm, uintptr_t start, uintptr_t end,
+		      const struct svm_attrs *attrs)
 {
+	struct svm_stripe *stripe = svm_stripe_of(svm, start);
 	uint32_t gpus = attrs->access | attrs->in_place;
 	unsigned i;
 
+	pthread_mutex_lock(&stripe->lock);
 	for (i = 0; i < svm->options.gpus; i++) {
 		if (!(gpus >> i & 1))
 			continue;
 		if (!(attrs->flags & SVM_FLAG_GPU_RO))
 			gpu_prefetch(svm->gpu[i], (void *)start, end - start, GPU_WRITE);
 		gpu_prefetch(svm->gpu[i], (void *)start, end - start, GPU_READ);
+	}
+	pthread_mutex_unlock(&stripe->lock);
+}
+
+static void map_node(struct svm *svm, uintptr_t start, uintptr_t end,
+		     const struct svm_attrs *attrs)
+{
+	uintptr_t to;
+
+	for (; start < end; start = to) {
+		to = (start & -SVM_BLOCK) + SVM_BLOCK;
+		to = to < end ? to : end;
+		map_block(svm, start, to, attrs);
 	}
 }
 

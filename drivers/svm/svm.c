@@ -10,6 +10,7 @@
 #include "svm_private.h"
 
 #define TIMESLICE_US 5000
+#define TIMESLICES 8 /* the most, of a block that GPUs fight for */
 #define RESTORE_US 1000
 #define SECOND_US 1000000
 
@@ -58,9 +59,14 @@ static int take_options(struct svm_options *known, const struct svm_options *opt
 	}
 	known->gpus = known->gpus ? known->gpus : 1;
 	known->timeslice_us = known->timeslice_us ? known->timeslice_us : TIMESLICE_US;
+	if (!known->timeslice_most_us)
+		known->timeslice_most_us = known->timeslice_us < SECOND_US / TIMESLICES
+						   ? known->timeslice_us * TIMESLICES
+						   : SECOND_US;
 	known->restore_us = known->restore_us ? known->restore_us : RESTORE_US;
 	if (known->gpus > SVM_GPUS_MAX || known->vram_bytes % SVM_PAGE ||
-	    known->timeslice_us > SECOND_US || known->restore_us > SECOND_US)
+	    known->timeslice_us > known->timeslice_most_us ||
+	    known->timeslice_most_us > SECOND_US || known->restore_us > SECOND_US)
 		return -EINVAL;
 	return 0;
 }
@@ -83,7 +89,7 @@ static int open_gpus(struct svm *svm)
 	const struct gpu_policy policy = {
 		.size = sizeof(policy),
 		.arg = svm,
-		.fault = svm_fault,
+		.fault = svm_gpu_fault,
 		.may = svm_may,
 		.home = svm_home,
 		.sequence = &svm->sequence,
@@ -200,6 +206,7 @@ void svm_get_stats(struct svm *svm, struct svm_stats *stats)
 		.evictions = atomic_load(&count->evictions),
 		.quiesced = atomic_load(&count->quiesced),
 		.restored = atomic_load(&count->restored),
+		.timeslice_us = atomic_load(&count->longest_ns) / 1000,
 	};
 	unsigned i;
 

@@ -47,6 +47,8 @@ enum gpu_access { GPU_READ = 0, GPU_WRITE = 1, GPU_ATOMIC = 2, GPU_PREFETCH = 3 
 #define GPU_MAY_WRITE 2u
 #define GPU_MAY_PEER 4u	 /* also where it lies in another GPU's video memory */
 #define GPU_MAY_DEMAND 8u /* WRITE only for who faults to write; others get READ */
+#define GPU_MAY_ATOMIC 16u /* atomics too, where it lies in a GPU's memory; else they fault */
+#define GPU_MAY_ATOMIC_SYSTEM 32u /* and where it lies in the system's */
 
 /**
  * struct gpu_policy - somebody who says what a GPU may map, and where it shall lie

@@ -151,6 +151,7 @@ static enum verdict bad_calls(const void *arg)
 	EXPECT(0, svm_set_attr(two.svm, at, PAGE, NULL, 0));
 	EXPECT(-EINVAL, svm_advise(two.svm, at, PAGE, SVM_ADVISE_PREFERRED, GPUS));
 	EXPECT(-EINVAL, svm_advise(two.svm, at, PAGE, (enum svm_advice)77, 0));
+	EXPECT(-EINVAL, svm_advise(two.svm, at, PAGE, SVM_ADVISE_ATOMIC, 4));
 	EXPECT(-EINVAL, svm_advise(two.svm, at, 0, SVM_ADVISE_NORMAL, 0));
 	EXPECT(-EOVERFLOW, svm_advise(two.svm, at, SIZE_MAX, SVM_ADVISE_NORMAL, 0));
 	EXPECT(-EINVAL, svm_prefetch(two.svm, at, PAGE, GPUS, 0));
@@ -162,6 +163,12 @@ static enum verdict bad_calls(const void *arg)
 	options.gpus = SVM_GPUS_MAX + 1;
 	EXPECT(-EINVAL, svm_open(&options, &none));
 	options.gpus = 1;
+	options.timeslice_us = 2;
+	options.timeslice_most_us = 1;
+	EXPECT(-EINVAL, svm_open(&options, &none));
+	options.timeslice_most_us = 1000001;
+	EXPECT(-EINVAL, svm_open(&options, &none));
+	options.timeslice_most_us = 0;
 	options.vram_bytes = 1;
 	EXPECT(-EINVAL, svm_open(&options, &none));
 	svm_close(NULL);
@@ -352,6 +359,10 @@ static const struct live_case cases[] = {
 	{ "peers under a CPU", svm_peers_racing, NULL, 0 },
 	{ "no peers", svm_no_peers, NULL, 0 },
 	{ "all or nothing", svm_all_or_nothing, NULL, 0 },
+	{ "large granules", svm_granules, NULL, 0 },
+	{ "all or nothing by faults", svm_whole_by_fault, NULL, 0 },
+	{ "atomics by attributes", svm_atomics, NULL, 0 },
+	{ "atomics without retry faults", svm_atomics_mapped, NULL, 0 },
 	{ "pressure", svm_pressure, NULL, 0 },
 	{ "two GPUs fight", svm_fight, NULL, 0 },
 	{ "fallback", svm_fallback, NULL, 0 },
