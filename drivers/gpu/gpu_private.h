@@ -137,6 +137,7 @@ struct gpu_memory {
 	_Atomic uint16_t *used;	 /* of a block of 16 frames: how many are */
 	_Atomic uint32_t *touched; /* of a block: clock at its last use */
 	_Atomic uint32_t clock;	   /* of evictions and migrations */
+	atomic_bool making_room;
 	struct gpu_memory *home;   /* itself; a peer's view: the peer's own */
 };
 #define GPU_BLOCK_SHIFT 4 /* frames: 64 KiB */

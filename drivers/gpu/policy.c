@@ -92,6 +92,7 @@ void gpu_policy_home(const struct gpu_memory *memory, const struct hmm_devmem_co
 			start = copies[i].addr < start ? copies[i].addr : start;
 			end = copies[i].addr > end ? copies[i].addr : end;
 		}
-		policy->home(policy->arg, memory->gpu, start, end + GPU_PAGE);
+		policy->home(policy->arg, memory->gpu, start, end + GPU_PAGE,
+			     atomic_load(&memory->making_room));
 	}
 }

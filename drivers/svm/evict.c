@@ -13,6 +13,8 @@
  * pages go home (homing.c), and the first since the last restore stops the queues. No eviction is
  * what takes the range itself: an unmap, both ends of an mremap, attributes that say so.
  *
+ * The thread has a second task: what follows a page that a CPU has fetched (follow.c).
+ *
  * An SM that misses such a page while something is evicted waits for the restore. Else nobody took
  * the page: it is being mapped by svm_set_attr(), which has begun by forgetting, or it could not be
  * mapped when the rest was. Then the GPU's handler finds out which, and nobody else rests for it.
@@ -99,8 +101,8 @@ static void add_span(struct svm_evict *state, uintptr_t start, uintptr_t end)
 	span[i].end = end > span[i].end ? end : span[i].end;
 }
 
-/* evict.lock held. */
-static void evict(struct svm *svm, uintptr_t start, uintptr_t end)
+/* evict.lock held. again: it was counted already. */
+static void evict(struct svm *svm, uintptr_t start, uintptr_t end, bool again)
 {
 	struct svm_evict *state = &svm->evict;
 	uint64_t mapped = count_mapped(svm, start, end);
@@ -108,7 +110,7 @@ static void evict(struct svm *svm, uintptr_t start, uintptr_t end)
 
 	if (!mapped)
 		return;
-	svm_count(&svm->count.evictions, mapped);
+	svm_count(&svm->count.evictions, again ? 0 : mapped);
 	add_span(state, start, end);
 	if (!state->quiet) {
 		state->quiet = true;
@@ -122,10 +124,33 @@ static void evict(struct svm *svm, uintptr_t start, uintptr_t end)
 /* evict.lock held. */
 static void take_notices(struct svm *svm)
 {
-	uintptr_t start, end;
+	struct svm_evict *state = &svm->evict;
+	struct svm_span span;
+	bool touched;
 
-	while (svm_homing_take(&svm->homing, &start, &end))
-		evict(svm, start, end);
+	while (svm_homing_take(&svm->homing, &span, &touched)) {
+		/* What follows a page was evicted with it. */
+		evict(svm, span.start, span.end,
+		      span.start >= state->following.start && span.end <= state->following.end);
+		if (touched && state->touched_n < SVM_TOUCHED)
+			state->touched[state->touched_n++] = span.start;
+	}
+}
+
+/* evict.lock held, and again when it returns. */
+static void follow(struct svm *svm)
+{
+	struct svm_evict *state = &svm->evict;
+	uintptr_t addr;
+
+	while (state->touched_n && !state->stop) {
+		addr = state->touched[--state->touched_n];
+		pthread_mutex_unlock(&state->lock);
+		svm_follow(svm, addr);
+		pthread_mutex_lock(&state->lock);
+		take_notices(svm);
+		state->following = (struct svm_span){ 0, 0 };
+	}
 }
 
 void svm_evict(struct svm *svm, uintptr_t start, uintptr_t end)
@@ -133,7 +158,7 @@ void svm_evict(struct svm *svm, uintptr_t start, uintptr_t end)
 	if (!atomic_load(&svm->evict.watch))
 		return;
 	pthread_mutex_lock(&svm->evict.lock);
-	evict(svm, start, end);
+	evict(svm, start, end, false);
 	pthread_mutex_unlock(&svm->evict.lock);
 }
 
@@ -258,6 +283,7 @@ static void *restore_main(void *arg)
 	for (;;) {
 		bell = atomic_load(&state->bell);
 		take_notices(svm);
+		follow(svm);
 		n = state->n;
 		if (state->stop)
 			break;
@@ -267,8 +293,11 @@ static void *restore_main(void *arg)
 		else
 			bell_wait(&state->bell, bell);
 		pthread_mutex_lock(&state->lock);
+		if (!n)
+			continue; /* the delay comes before a restore */
 		take_notices(svm);
-		if (state->n && !state->stop)
+		follow(svm);
+		if (!state->stop)
 			restore(svm);
 	}
 	pthread_mutex_unlock(&state->lock);

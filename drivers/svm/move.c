@@ -73,7 +73,9 @@ static int64_t move_piece(struct svm *svm, uintptr_t start, uintptr_t end, uint3
 	int64_t n;
 
 	pthread_mutex_lock(&stripe->lock);
+	svm_moving(svm, start);
 	n = move_locked(svm, start, end, location, flags);
+	svm_moved(svm, start);
 	pthread_mutex_unlock(&stripe->lock);
 	return n;
 }

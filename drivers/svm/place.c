@@ -73,9 +73,12 @@ int64_t svm_carry(struct svm *svm, uintptr_t start, uintptr_t end, uint32_t to, 
 {
 	struct svm_slice *slice = &svm_stripe_of(svm, start)->slice;
 	struct gpu *gpu = svm->gpu[to];
-	int64_t n = flags & SVM_FLAG_WHOLE ? svm_move_whole(svm, start, end, gpu)
-					   : gpu_migrate(gpu, (void *)start, end - start);
+	int64_t n;
 
+	svm_moving(svm, start);
+	n = flags & SVM_FLAG_WHOLE ? svm_move_whole(svm, start, end, gpu)
+				   : gpu_migrate(gpu, (void *)start, end - start);
+	svm_moved(svm, start);
 	if (n <= 0)
 		return n;
 	svm_slice_moved(slice, start / SVM_BLOCK, gpu, svm_now(),
@@ -84,6 +87,13 @@ int64_t svm_carry(struct svm *svm, uintptr_t start, uintptr_t end, uint32_t to, 
 	svm_raise(&svm->count.longest_ns, slice->ns);
 	svm_count(&svm->count.migrated, (uint64_t)n);
 	return n;
+}
+
+static void carry_home(struct svm *svm, unsigned gpu, uintptr_t start, uintptr_t end)
+{
+	svm_moving(svm, start);
+	gpu_migrate_home(svm->gpu[gpu], (void *)start, end - start);
+	svm_moved(svm, start);
 }
 
 /* Is the page there? */
@@ -129,8 +139,8 @@ static int send(struct svm *svm, const struct svm_fault *fault, uint32_t where, 
 		return -EBUSY;
 	/* The handler maps a peer's memory only where that is meant (svm_may). */
 	if (fault->holder && fault->holder != svm->gpu[fault->gpu])
-		gpu_migrate_home(svm->gpu[fault->gpu], (void *)(fault->addr & -SVM_PAGE),
-				 SVM_PAGE);
+		carry_home(svm, fault->gpu, fault->addr & -SVM_PAGE,
+			   (fault->addr & -SVM_PAGE) + SVM_PAGE);
 	return 0;
 }
 
@@ -157,6 +167,6 @@ int svm_bring(struct svm *svm, unsigned gpu, uintptr_t addr, enum gpu_access acc
 		return fault.holder == svm->gpu[where] ? 0
 						       : send(svm, &fault, where, from, to);
 	svm_chunk_at(svm, addr, from, to, fault.attrs.granularity, &chunk);
-	gpu_migrate_home(svm->gpu[gpu], (void *)chunk.start, chunk.end - chunk.start);
+	carry_home(svm, gpu, chunk.start, chunk.end);
 	return 0;
 }

@@ -128,6 +128,7 @@ static void destroy(struct svm *svm)
 			gpu_drain(svm->gpu[i]);
 	}
 	hmm_notifier_remove(svm->notifier);
+	atomic_store(&svm->closing, true); /* what comes home from now on is our doing */
 	svm_evict_stop(svm);
 	for (i = 0; i < SVM_GPUS_MAX; i++)
 		gpu_close(svm->gpu[i]);
@@ -206,6 +207,7 @@ void svm_get_stats(struct svm *svm, struct svm_stats *stats)
 		.evictions = atomic_load(&count->evictions),
 		.quiesced = atomic_load(&count->quiesced),
 		.restored = atomic_load(&count->restored),
+		.followed = atomic_load(&count->followed),
 		.timeslice_us = atomic_load(&count->longest_ns) / 1000,
 	};
 	unsigned i;

@@ -37,6 +37,7 @@ static const uintptr_t svm_sizes[SVM_SIZES] = {SVM_BLOCK, (uintptr_t)64 << 10, S
 struct svm_stripe {
 	pthread_mutex_t lock;
 	struct svm_slice slice;
+	_Atomic uint64_t moving; /* by us: block number + 1; 0: none (homing.c) */
 };
 
 /* An unmap that faults in flight may be older than. */
@@ -50,11 +51,15 @@ struct svm_span {
 };
 
 #define SVM_SPANS 32u
+#define SVM_TOUCHED 16u
 struct svm_evict {
-	pthread_mutex_t lock; /* protects spans, n, quiet, stop, generation */
+	pthread_mutex_t lock; /* protects what follows, but watch, bell, thread */
 	pthread_cond_t restored;
 	struct svm_span span[SVM_SPANS]; /* evicted, and not mapped again yet */
 	unsigned n;
+	uintptr_t touched[SVM_TOUCHED]; /* pages that a CPU has fetched (follow.c) */
+	unsigned touched_n;
+	struct svm_span following; /* goes home behind one of them, and is evicted with it */
 	bool quiet, stop, started;
 	uint64_t generation;   /* of restores */
 	atomic_bool watch;     /* there may be something that must be mapped */
@@ -66,6 +71,7 @@ struct svm_evict {
 #define SVM_NOTICES 1024u
 struct svm_notice {
 	_Atomic uint32_t turn;
+	bool touched; /* it was a CPU's fault, as far as can be told */
 	uintptr_t start, end;
 };
 struct svm_homing {
@@ -91,10 +97,11 @@ struct svm {
 	struct svm_stripe stripe[SVM_STRIPES];
 	struct svm_evict evict;
 	struct svm_homing homing;
+	atomic_bool closing;
 	struct svm_counters {
 		_Atomic uint64_t collected, faults, duplicates, drained, denied;
 		_Atomic uint64_t chunks[SVM_SIZES], migrated, prefetched, fallbacks, in_place;
-		_Atomic uint64_t evictions, quiesced, restored, longest_ns;
+		_Atomic uint64_t evictions, quiesced, restored, longest_ns, followed;
 	} count;
 };
 
@@ -168,8 +175,14 @@ void svm_evict_stop(struct svm *svm);
 
 /* homing.c */
 void svm_homing_init(struct svm_homing *homing);
-void svm_home(void *arg, struct gpu *gpu, uintptr_t start, uintptr_t end);
-bool svm_homing_take(struct svm_homing *homing, uintptr_t *start, uintptr_t *end);
+void svm_home(void *arg, struct gpu *gpu, uintptr_t start, uintptr_t end, bool room);
+bool svm_homing_take(struct svm_homing *homing, struct svm_span *span, bool *touched);
+/* The stripe of the block is held: what happens to its pages from now on is our doing. */
+void svm_moving(struct svm *svm, uintptr_t addr);
+void svm_moved(struct svm *svm, uintptr_t addr);
+
+/* follow.c */
+void svm_follow(struct svm *svm, uintptr_t addr);
 
 /* collect.c */
 extern const struct hmm_notifier_ops svm_notifier_ops;

@@ -63,8 +63,8 @@ enum gpu_access { GPU_READ = 0, GPU_WRITE = 1, GPU_ATOMIC = 2, GPU_PREFETCH = 3 
  *	neither sleep nor call the GPU.
  * @home: optional: pages of [start, end), in one 2 MiB block, are about to leave @gpu's memory for
  *	the system's, for whatever reason, or are copied for a forked child; right after this no GPU
- *	has them mapped, and nobody else is told. Told again if the engine dies meanwhile. Context: the
- *	copy engine, on which a CPU's fault waits: touch only memory of hmm_alloc(), take no lock,
+ *	has them mapped, and nobody else is told. @room: the GPU is making room, so that is most
+ *	likely why. Told again if the engine dies meanwhile. Context: the copy engine, on which a CPU's fault waits: touch only memory of hmm_alloc(), take no lock,
  *	call nobody.
  * @sequence: in memory of hmm_alloc(); raised by the policy when an old answer of @may becomes
  *	wrong, in an invalidate if that is why: what was answered before is not mapped from then
@@ -76,7 +76,7 @@ struct gpu_policy {
 	int (*fault)(void *arg, struct gpu *gpu, uintptr_t addr, enum gpu_access access,
 		     bool gone);
 	unsigned (*may)(void *arg, struct gpu *gpu, uintptr_t addr, uintptr_t *end);
-	void (*home)(void *arg, struct gpu *gpu, uintptr_t start, uintptr_t end);
+	void (*home)(void *arg, struct gpu *gpu, uintptr_t start, uintptr_t end, bool room);
 	const uint64_t *sequence;
 };
 

@@ -57,7 +57,8 @@ enum svm_attr_type {
 	SVM_ATTR_NO_ACCESS = 4, /* its accesses end the job with -EACCES */
 	SVM_ATTR_SET_FLAGS = 5, /* SVM_FLAG_*. Get: those that every page has */
 	SVM_ATTR_CLR_FLAGS = 6, /* Get: those that no page has */
-	SVM_ATTR_GRANULARITY = 7, /* a fault moves what is aligned to that. Get: the least */
+	SVM_ATTR_GRANULARITY = 7, /* a fault moves what is aligned to that; after a CPU's the rest
+				   * of it comes home, in one 2 MiB block. Get: the least */
 	SVM_ATTR_ATOMIC = 8,	/* Get: SVM_ATOMIC_UNDEFINED where pages differ */
 };
 
@@ -222,6 +223,7 @@ struct svm_stats {
 	uint64_t evictions;	/* of each range that must be mapped, each change of it */
 	uint64_t quiesced;	/* times that all queues stopped for that */
 	uint64_t restored;	/* and went on */
+	uint64_t followed;	/* pages that went home because a CPU had touched their granule */
 	uint64_t timeslice_us;	/* the longest that a GPU had a block for, so far */
 };
 /** svm_get_stats() - fills in as much of @stats as @stats->size says */

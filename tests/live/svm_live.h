@@ -53,6 +53,7 @@ enum verdict svm_peers_racing(const void *arg);
 enum verdict svm_no_peers(const void *arg);
 enum verdict svm_all_or_nothing(const void *arg);
 enum verdict svm_granules(const void *arg);
+enum verdict svm_followed(const void *arg);
 enum verdict svm_whole_by_fault(const void *arg);
 enum verdict svm_atomics(const void *arg);
 enum verdict svm_atomics_mapped(const void *arg);

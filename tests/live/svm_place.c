@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include "svm_live.h"
 
@@ -337,6 +338,53 @@ enum verdict svm_granules(const void *arg)
 	EXPECT(4 * BLOCK_PAGES, two_there(&two, 0, at + 7 * BLOCK, 4 * BLOCK_PAGES));
 	for (size_t i = 1; i < 11 * BLOCK / 8; i += 512)
 		EXPECT(0x0303030303030303, ((uint64_t *)at)[i]);
+	two_close(&two);
+	return PASS;
+}
+
+/* Until so many pages are in GPU 0's memory, and a little later still. */
+static enum verdict stays(struct two *two, const char *at, size_t pages, long want,
+			  const char *what)
+{
+	for (unsigned tries = 0; tries < 500 && two_there(two, 0, at, pages) != want; tries++)
+		usleep(10000);
+	usleep(30000);
+	CHECK(two_there(two, 0, at, pages) == want, "%s: %ld pages there, not %ld", what,
+	      two_there(two, 0, at, pages), want);
+	return PASS;
+}
+
+/* What a CPU touches brings its granule home; what leaves for another reason brings nothing. */
+enum verdict svm_followed(const void *arg)
+{
+	const struct svm_attr g6 = { SVM_ATTR_GRANULARITY, 6 }, g4 = { SVM_ATTR_GRANULARITY, 4 };
+	char *at = two_map(5 * BLOCK);
+	struct two two;
+
+	memset(at, 3, 5 * BLOCK);
+	TRY(two_open(&two, TWO_VRAM));
+	EXPECT(4 * BLOCK_PAGES, svm_prefetch(two.svm, at, 4 * BLOCK, 0, 0));
+	TRY(stays(&two, at, 4 * BLOCK_PAGES, 4 * BLOCK_PAGES, "nobody touches it"));
+	/* Room for others. */
+	EXPECT(CHUNK_64K, svm_prefetch(two.svm, at + 4 * BLOCK, CHUNK_64K * PAGE, 0, 0));
+	TRY(stays(&two, at, 4 * BLOCK_PAGES, 4 * BLOCK_PAGES - CHUNK_64K, "for room"));
+	/* A call. */
+	EXPECT(1, svm_prefetch(two.svm, at + 2 * BLOCK, PAGE, SVM_SYSTEM, 0));
+	TRY(stays(&two, at + 2 * BLOCK, BLOCK_PAGES, BLOCK_PAGES - 1, "a call"));
+	EXPECT(0, two_stats(&two).followed);
+	/* A touch, by granularity. */
+	EXPECT(3, *(volatile char *)(at + BLOCK + 100 * PAGE));
+	TRY(stays(&two, at + BLOCK, BLOCK_PAGES, 0, "a granule of 2 MiB"));
+	EXPECT(0, svm_set_attr(two.svm, at + 2 * BLOCK, BLOCK, &g6, 1));
+	EXPECT(3, *(volatile char *)(at + 2 * BLOCK + 100 * PAGE));
+	TRY(stays(&two, at + 2 * BLOCK, BLOCK_PAGES, BLOCK_PAGES - 1 - 64, "64 pages"));
+	EXPECT(64, two_there(&two, 0, at + 2 * BLOCK + 128 * PAGE, 64));
+	EXPECT(0, svm_set_attr(two.svm, at + 3 * BLOCK, BLOCK, &g4, 1));
+	EXPECT(3, *(volatile char *)(at + 3 * BLOCK + 100 * PAGE));
+	TRY(stays(&two, at + 3 * BLOCK, BLOCK_PAGES, BLOCK_PAGES - CHUNK_64K, "64 KiB"));
+	EXPECT(BLOCK_PAGES - CHUNK_64K + 64 - CHUNK_64K, two_stats(&two).followed);
+	for (size_t i = 0; i < 5 * BLOCK; i++)
+		CHECK(at[i] == 3, "byte %zu", i);
 	two_close(&two);
 	return PASS;
 }

@@ -360,6 +360,7 @@ static const struct live_case cases[] = {
 	{ "no peers", svm_no_peers, NULL, 0 },
 	{ "all or nothing", svm_all_or_nothing, NULL, 0 },
 	{ "large granules", svm_granules, NULL, 0 },
+	{ "a CPU's granule", svm_followed, NULL, 0 },
 	{ "all or nothing by faults", svm_whole_by_fault, NULL, 0 },
 	{ "atomics by attributes", svm_atomics, NULL, 0 },
 	{ "atomics without retry faults", svm_atomics_mapped, NULL, 0 },
