@@ -36,31 +36,39 @@ static int row_run(const struct hmm_run *run, void *arg)
 	return 0;
 }
 
+bool svm_row_at(struct svm *svm, uintptr_t addr, uintptr_t *from, uintptr_t *to, bool *movable)
+{
+	struct row row = { .addr = addr };
+
+	hmm_snapshot_runs(svm->hmm, *from, *to, 0, row_run, &row);
+	if (addr < row.start || addr >= row.end)
+		return false;
+	*from = row.start > *from ? row.start : *from;
+	*to = row.end < *to ? row.end : *to;
+	*movable = (row.kind == HMM_VMA_ANON || row.kind == HMM_VMA_HEAP ||
+		    row.kind == HMM_VMA_STACK) &&
+		   !(row.flags & HMM_RUN_SHARED) && row.flags & HMM_RUN_READ &&
+		   row.flags & HMM_RUN_WRITE;
+	return true;
+}
+
 void svm_chunk_at(struct svm *svm, uintptr_t addr, uintptr_t from, uintptr_t to,
 		  uint32_t granularity, struct svm_chunk *chunk)
 {
 	const uintptr_t block = addr & -SVM_BLOCK;
-	struct row row = { .addr = addr };
 	unsigned i;
 
 	from = from > block ? from : block;
 	to = to < block + SVM_BLOCK ? to : block + SVM_BLOCK;
-	hmm_snapshot_runs(svm->hmm, from, to, 0, row_run, &row);
 	*chunk = (struct svm_chunk){ .start = addr & -SVM_PAGE, .size = SVM_SIZES - 1 };
 	chunk->end = chunk->start + SVM_PAGE;
-	chunk->mapped = row.start <= addr && addr < row.end;
-	if (!chunk->mapped)
-		return;
-	chunk->movable = (row.kind == HMM_VMA_ANON || row.kind == HMM_VMA_HEAP ||
-			  row.kind == HMM_VMA_STACK) &&
-			 !(row.flags & HMM_RUN_SHARED) && row.flags & HMM_RUN_READ &&
-			 row.flags & HMM_RUN_WRITE;
-	for (i = 0; i < SVM_SIZES; i++) {
+	chunk->mapped = svm_row_at(svm, addr, &from, &to, &chunk->movable);
+	for (i = 0; i < SVM_SIZES && chunk->mapped; i++) {
 		uintptr_t size = svm_sizes[i], start = addr & -size;
 
-		if (granularity < 9 && size > SVM_PAGE << granularity)
+		if (granularity < SVM_GRANULARITY && size > SVM_PAGE << granularity)
 			continue;
-		if (size == SVM_PAGE || (start >= row.start && start + size <= row.end)) {
+		if (size == SVM_PAGE || (start >= from && start + size <= to)) {
 			chunk->start = start;
 			chunk->end = start + size;
 			chunk->size = i;

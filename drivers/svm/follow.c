@@ -53,7 +53,11 @@ void svm_follow(struct svm *svm, uintptr_t addr)
 {
 	uintptr_t start = addr & -SVM_BLOCK, end = start + SVM_BLOCK, size;
 	struct svm_attrs attrs = svm_attrs_of(svm, addr, &start, &end);
+	bool movable = false;
 
+	/* What has been mapped over it meanwhile is not where those pages go home to. */
+	if (!svm_row_at(svm, addr, &start, &end, &movable) || !movable)
+		return;
 	if (attrs.granularity < SVM_GRANULARITY) {
 		size = SVM_PAGE << attrs.granularity;
 		start = (addr & -size) > start ? addr & -size : start;

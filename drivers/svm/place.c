@@ -49,7 +49,7 @@ static uint32_t where_to(const struct svm *svm, unsigned gpu, const struct svm_a
 	return svm_needs_device(attrs, access) && !away ? gpu : where;
 }
 
-/* Until who got the block last has had his time. The stripe is held, or it is a hint. */
+/* The stripe is held: until who got the block last has had his time. */
 static void wait_for_slice(const struct svm_stripe *stripe, uintptr_t addr,
 			   const struct gpu *to)
 {

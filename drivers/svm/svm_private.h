@@ -138,6 +138,8 @@ struct svm_chunk {
 	bool mapped;	/* something is there */
 	bool movable;	/* private anonymous, readable and writable */
 };
+/* Cuts [*from, *to) to the mapping of addr. false: there is none. */
+bool svm_row_at(struct svm *svm, uintptr_t addr, uintptr_t *from, uintptr_t *to, bool *movable);
 /* The largest around addr in [from, to), of at most 1 << granularity pages. */
 void svm_chunk_at(struct svm *svm, uintptr_t addr, uintptr_t from, uintptr_t to,
 		  uint32_t granularity, struct svm_chunk *chunk);
