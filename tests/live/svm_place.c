@@ -561,6 +561,8 @@ enum verdict svm_fight(const void *arg)
 	for (size_t p = 0; p < 8; p++)
 		sum += *(uint64_t *)(at + p * PAGE);
 	EXPECT(402000, sum);
+	CHECK(two_stats(&two).timeslice_us >= 500 && two_stats(&two).timeslice_us <= 8 * 500,
+	      "a time slice of %llu us", (unsigned long long)two_stats(&two).timeslice_us);
 	two_close(&two);
 	return PASS;
 }

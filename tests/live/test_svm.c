@@ -36,7 +36,11 @@ char *two_map(size_t length)
 	char *at = live_map(length + 2 * BLOCK, PROT_NONE);
 	char *from = at + (-(uintptr_t)at & (BLOCK - 1));
 
-	if (mmap(from, length, RW, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) != from)
+	if (from == at)
+		from += BLOCK;
+	/* A guard below it, and a sanitizer's MADV_NOHUGEPAGE, would make it a thread's stack. */
+	if (mprotect(from - PAGE, PAGE, PROT_READ) ||
+	    mmap(from, length, RW, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) != from)
 		return NULL;
 	return from;
 }
