@@ -10,10 +10,12 @@
  * In the middle of each epoch a job on a third queue follows a bad pointer while the
  * step runs: it must end in -EFAULT, and the step must not notice.
  */
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include <uhmm/svm.h>
 
@@ -102,6 +104,26 @@ static int open_svm(struct run *run)
 	return rc;
 }
 
+/*
+ * Both sides read nodes and edges at the same time, all the time: moved to whoever touched them
+ * last they would do nothing but move. So GPUs read them where they lie, and what moves is what
+ * is written, the ranks. They are malloc'd: what lies elsewhere than in the heap moves.
+ */
+static int advise(struct run *run)
+{
+	const struct graph *graph = &run->deb->graph;
+	uintptr_t low = (uintptr_t)sbrk(0), end = low;
+	int rc;
+
+	for (uint32_t i = 0; i < graph->count; i++)
+		if ((uintptr_t)graph->nodes[i] < low)
+			low = (uintptr_t)graph->nodes[i];
+	if (low == end)
+		return 0;
+	rc = svm_advise(run->svm, (void *)low, end - low, SVM_ADVISE_READ_MOSTLY, 0);
+	return rc == -EFAULT ? 0 : rc; /* not all of it is heap after all */
+}
+
 static int open_queues(struct run *run)
 {
 	int rc = 0;
@@ -130,6 +152,9 @@ static bool setup(struct run *run)
 	rc = open_queues(run);
 	if (rc)
 		return give_up(run, "gpu_queue_create", rc);
+	rc = run->svm ? advise(run) : 0;
+	if (rc)
+		return give_up(run, "svm_advise", rc);
 	rc = churn_graph_init(&run->graph, run->gpu, run->queue, &result->tally, run->deb,
 			      run->options->seed);
 	if (rc)

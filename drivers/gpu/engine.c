@@ -109,8 +109,10 @@ static bool run_job(struct gpu_engine *engine, const struct gpu_engine_job *job)
 	stall(engine);
 	if (dies(engine, GPU_ENGINE_TAKEN))
 		return false;
-	if (job->home)
+	if (job->home) {
+		gpu_policy_home(job->memory, job->copies, job->n);
 		gpu_hive_stop_frames(job->memory, job->copies, job->n);
+	}
 	if (job->home && dies(engine, GPU_ENGINE_STOPPED))
 		return false;
 	for (i = 0; i < job->n; i++) {

@@ -137,6 +137,7 @@ struct gpu_memory {
 	_Atomic uint16_t *used;	 /* of a block of 16 frames: how many are */
 	_Atomic uint32_t *touched; /* of a block: clock at its last use */
 	_Atomic uint32_t clock;	   /* of evictions and migrations */
+	atomic_bool making_room;
 	struct gpu_memory *home;   /* itself; a peer's view: the peer's own */
 };
 #define GPU_BLOCK_SHIFT 4 /* frames: 64 KiB */
@@ -464,6 +465,8 @@ void gpu_hive_forget(struct gpu *gpu);
 /* policy.c */
 int gpu_policy_fault(struct gpu_sm *sm, const struct gpu_fault *fault);
 void gpu_policy_ask(struct gpu_window *window);
+void gpu_policy_home(const struct gpu_memory *memory, const struct hmm_devmem_copy *copies,
+		     unsigned n);
 int gpu_policy_judge(const struct gpu_window *window, size_t page, uint64_t *entry);
 
 /* verify.c */

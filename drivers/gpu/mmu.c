@@ -173,13 +173,20 @@ static int note_frame(struct gpu *gpu, uintptr_t addr, uint64_t entry)
 	return 0;
 }
 
-/* Of an answer: what goes into the table. */
-static uint64_t kept(const struct gpu_window *window, uint64_t entry)
+/* May atomics be done there, on a page that may be written to? */
+static bool allows_atomic(const struct gpu_window *window, size_t page, uint64_t entry)
 {
 	bool device = hmm_pfn_is_device(entry);
 
-	if (entry & HMM_PFN_WRITE &&
-	    (device || window->system_atomics || !window->gpu->exclusive.devmem))
+	if (window->gpu->policy.size)
+		return window->may[page] & (device ? GPU_MAY_ATOMIC : GPU_MAY_ATOMIC_SYSTEM);
+	return device || window->system_atomics || !window->gpu->exclusive.devmem;
+}
+
+/* Of an answer: what goes into the table. */
+static uint64_t kept(const struct gpu_window *window, size_t page, uint64_t entry)
+{
+	if (entry & HMM_PFN_WRITE && allows_atomic(window, page, entry))
 		entry |= GPU_PFN_ATOMIC;
 	return (entry & GPU_KEPT_BITS) | (entry & GPU_PFN_ATOMIC);
 }
@@ -199,7 +206,7 @@ static int install_one(struct gpu_window *window, size_t page, uintptr_t addr, u
 	err = gpu_policy_judge(window, page, &entry);
 	if (err || !entry)
 		return err;
-	entry = kept(window, entry);
+	entry = kept(window, page, entry);
 	covered = is_covered(window->gpu, addr, entry, huge);
 	if (covered < 0)
 		return covered;

@@ -73,3 +73,26 @@ int gpu_policy_judge(const struct gpu_window *window, size_t page, uint64_t *ent
 		*entry = 0;
 	return 0;
 }
+
+/*
+ * The engine, before the frames are stopped: so an SM that misses one finds the policy told. Pages
+ * of one block that follow each other are told at once.
+ */
+void gpu_policy_home(const struct gpu_memory *memory, const struct hmm_devmem_copy *copies,
+		     unsigned n)
+{
+	const struct gpu_policy *policy = &memory->gpu->policy;
+	unsigned i = 0;
+
+	while (policy->size && policy->home && i < n) {
+		const uintptr_t block = copies[i].addr & -GPU_HUGE;
+		uintptr_t start = copies[i].addr, end = start;
+
+		for (; i < n && (copies[i].addr & -GPU_HUGE) == block; i++) {
+			start = copies[i].addr < start ? copies[i].addr : start;
+			end = copies[i].addr > end ? copies[i].addr : end;
+		}
+		policy->home(policy->arg, memory->gpu, start, end + GPU_PAGE,
+			     atomic_load(&memory->making_room));
+	}
+}

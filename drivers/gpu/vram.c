@@ -233,6 +233,7 @@ uint64_t gpu_memory_make_room(struct gpu_memory *memory, uint64_t frames)
 	uint64_t came = 0, tries = blocks_of(memory);
 
 	atomic_fetch_add(&memory->clock, 1);
+	atomic_store(&memory->making_room, true);
 	while (came < frames && tries--) {
 		uint64_t block = oldest_block(memory), first = block << GPU_BLOCK_SHIFT;
 		uint64_t count = memory->frames - first < GPU_BLOCK ? memory->frames - first
@@ -247,5 +248,6 @@ uint64_t gpu_memory_make_room(struct gpu_memory *memory, uint64_t frames)
 			break;
 		came += n > 0 ? (uint64_t)n : 0;
 	}
+	atomic_store(&memory->making_room, false);
 	return came;
 }

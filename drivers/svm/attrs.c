@@ -14,7 +14,8 @@ bool svm_attrs_equal(const struct svm_attrs *a, const struct svm_attrs *b)
 {
 	return a->preferred == b->preferred && a->prefetched == b->prefetched &&
 	       a->access == b->access && a->in_place == b->in_place &&
-	       a->flags == b->flags && a->granularity == b->granularity;
+	       a->flags == b->flags && a->granularity == b->granularity &&
+	       a->atomic == b->atomic && a->mapped == b->mapped;
 }
 
 static bool is_location(uint32_t value, unsigned gpus)
@@ -37,6 +38,8 @@ static int check(unsigned gpus, const struct svm_attr *attr)
 		return attr->value & ~SVM_FLAGS_ALL ? -EINVAL : 0;
 	case SVM_ATTR_GRANULARITY:
 		return attr->value <= SVM_GRANULARITY_MAX ? 0 : -EINVAL;
+	case SVM_ATTR_ATOMIC:
+		return attr->value <= SVM_ATOMIC_CPU ? 0 : -EINVAL;
 	default:
 		return -EINVAL;
 	}
@@ -83,6 +86,10 @@ int svm_change_add(struct svm_change *change, unsigned gpus, const struct svm_at
 		change->flags_clear |= attr->value;
 		change->flags_set &= ~attr->value;
 		break;
+	case SVM_ATTR_ATOMIC:
+		change->atomic_set = true;
+		change->atomic = attr->value;
+		break;
 	default:
 		change->granularity_set = true;
 		change->granularity = attr->value;
@@ -103,6 +110,10 @@ void svm_change_apply(const struct svm_change *change, const struct svm_attrs *d
 		attrs->prefetched = change->prefetched;
 	if (change->granularity_set)
 		attrs->granularity = change->granularity;
+	if (change->atomic_set)
+		attrs->atomic = change->atomic;
+	if (change->mapped_set)
+		attrs->mapped = change->mapped;
 	attrs->access = (attrs->access & ~named) | change->access;
 	attrs->in_place = (attrs->in_place & ~named) | change->in_place;
 	attrs->flags = (attrs->flags & ~change->flags_clear) | change->flags_set;
@@ -120,6 +131,8 @@ static void join(struct svm_common *common, const struct svm_attrs *attrs)
 	all->in_place &= attrs->in_place;
 	all->flags &= attrs->flags;
 	common->flags_any |= attrs->flags;
+	if (all->atomic != attrs->atomic)
+		all->atomic = SVM_ATOMIC_UNDEFINED;
 	if (attrs->granularity < all->granularity)
 		all->granularity = attrs->granularity;
 }
@@ -167,6 +180,9 @@ int svm_common_get(const struct svm_common *common, unsigned gpus, struct svm_at
 		break;
 	case SVM_ATTR_GRANULARITY:
 		attr->value = common->all.granularity;
+		break;
+	case SVM_ATTR_ATOMIC:
+		attr->value = common->all.atomic;
 		break;
 	default:
 		attr->type = common->all.access >> attr->value & 1     ? SVM_ATTR_ACCESS

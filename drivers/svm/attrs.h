@@ -23,6 +23,8 @@ struct svm_attrs {
 	uint32_t preferred, prefetched; /* locations */
 	uint32_t access, in_place;	/* a bit for each GPU; never both */
 	uint32_t flags, granularity;
+	uint32_t atomic; /* enum svm_atomic */
+	bool mapped; /* no attribute: it must be mapped, and has been since (evict.c) */
 };
 
 struct svm_node {
@@ -45,7 +47,8 @@ struct svm_tree {
 /* What a list of attributes does to a page. */
 struct svm_change {
 	bool preferred_set, prefetched_set, granularity_set, reset;
-	uint32_t preferred, prefetched, granularity;
+	bool mapped_set, mapped, atomic_set;
+	uint32_t preferred, prefetched, granularity, atomic;
 	uint32_t access, in_place, none; /* GPUs that get it */
 	uint32_t flags_set, flags_clear;
 };

@@ -14,7 +14,7 @@
  * kfd's checkpoint_ts). Without that it would bring chunks of what the program has just
  * mapped at the address by attributes that were meant for something else.
  *
- * Where ranges must be mapped (evict.c), every change of them evicts.
+ * Every other change of ranges that must be mapped evicts them (evict.c).
  */
 #include "svm_private.h"
 
@@ -53,32 +53,25 @@ static void forget(struct svm *svm, uintptr_t start, uintptr_t end)
 	svm_count(&svm->count.collected, n);
 }
 
-/* Is there anything of it that must be mapped? */
-static bool matters(struct svm *svm, uintptr_t start, uintptr_t end)
-{
-	const struct svm_node *node;
-	bool yes = false;
-
-	pthread_mutex_lock(&svm->tree_lock);
-	for (node = svm_tree_next(&svm->tree, start); node && node->start < end && !yes;
-	     node = svm_tree_next(&svm->tree, node->end))
-		yes = svm_must_map(svm, &node->attrs);
-	pthread_mutex_unlock(&svm->tree_lock);
-	return yes;
-}
-
+/*
+ * What is unmapped, or moved away, is not mapped again: it is collected, and no eviction, as in
+ * kfd. A fork changes nothing of what a GPU reads; of a dead mirror the GPUs are told.
+ */
 static void invalidate(void *priv, const struct hmm_event *event)
 {
 	struct svm *svm = priv;
 
-	/* A fork changes nothing of what a GPU reads; of a dead mirror the GPUs are told.
-	 */
-	if (event->kind == HMM_EVENT_FORK || event->kind == HMM_EVENT_RELEASE)
-		return;
-	if (matters(svm, event->start, event->end))
-		svm_evict(svm);
-	if (event->kind == HMM_EVENT_UNMAP || event->kind == HMM_EVENT_REMAP)
+	switch (event->kind) {
+	case HMM_EVENT_FORK:
+	case HMM_EVENT_RELEASE:
+		break;
+	case HMM_EVENT_UNMAP:
+	case HMM_EVENT_REMAP:
 		forget(svm, event->start, event->end);
+		break;
+	default:
+		svm_evict(svm, event->start, event->end);
+	}
 }
 
 const struct hmm_notifier_ops svm_notifier_ops = {

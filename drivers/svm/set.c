@@ -58,7 +58,8 @@ static int change_range(struct svm *svm, uintptr_t start, uintptr_t end,
 	/* Where it was sent last is nothing that a translation depends on. */
 	const bool forget = change->reset || change->preferred_set ||
 			    change->granularity_set || change->access || change->in_place ||
-			    change->none || change->flags_set || change->flags_clear;
+			    change->none || change->flags_set || change->flags_clear ||
+			    change->atomic_set;
 	unsigned i;
 	int err = watch(svm, start, end);
 
@@ -83,8 +84,10 @@ static int apply(struct svm *svm, uintptr_t start, uintptr_t end,
 	err = change_range(svm, start, end, change);
 	if (!err && change->prefetched_set && change->prefetched != SVM_UNDEFINED)
 		svm_move(svm, start, end, change->prefetched, 0);
-	if (!err)
+	if (!err) {
+		svm_note_mapped(svm, start, end);
 		svm_map(svm, start, end);
+	}
 	pthread_mutex_unlock(&svm->set_lock);
 	return err;
 }
@@ -143,6 +146,11 @@ static const struct svm_attr advice_attr[] = {
 	[SVM_ADVISE_READ_WRITE] = { SVM_ATTR_CLR_FLAGS, SVM_FLAG_GPU_RO },
 	[SVM_ADVISE_MAPPED] = { SVM_ATTR_SET_FLAGS, SVM_FLAG_ALWAYS_MAPPED },
 	[SVM_ADVISE_FAULTED] = { SVM_ATTR_CLR_FLAGS, SVM_FLAG_ALWAYS_MAPPED },
+	[SVM_ADVISE_ATOMIC] = { SVM_ATTR_ATOMIC, 0 },
+	[SVM_ADVISE_WHOLE] = { SVM_ATTR_SET_FLAGS, SVM_FLAG_WHOLE },
+	[SVM_ADVISE_PARTS] = { SVM_ATTR_CLR_FLAGS, SVM_FLAG_WHOLE },
+	[SVM_ADVISE_MUST_MOVE] = { SVM_ATTR_SET_FLAGS, SVM_FLAG_MUST_MOVE },
+	[SVM_ADVISE_MAY_STAY] = { SVM_ATTR_CLR_FLAGS, SVM_FLAG_MUST_MOVE },
 };
 
 /* -EOVERFLOW: it wraps. */
@@ -173,7 +181,8 @@ int svm_advise(struct svm *svm, const void *start, size_t length, enum svm_advic
 		struct svm_attr attr = advice_attr[advice];
 
 		if (advice == SVM_ADVISE_PREFERRED || attr.type == SVM_ATTR_ACCESS ||
-		    attr.type == SVM_ATTR_IN_PLACE || attr.type == SVM_ATTR_NO_ACCESS)
+		    attr.type == SVM_ATTR_IN_PLACE || attr.type == SVM_ATTR_NO_ACCESS ||
+		    attr.type == SVM_ATTR_ATOMIC)
 			attr.value = where;
 		err = svm_change_add(&change, svm->options.gpus, &attr);
 	}

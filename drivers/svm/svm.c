@@ -10,6 +10,7 @@
 #include "svm_private.h"
 
 #define TIMESLICE_US 5000
+#define TIMESLICES 8 /* the most, of a block that GPUs fight for */
 #define RESTORE_US 1000
 #define SECOND_US 1000000
 
@@ -58,9 +59,14 @@ static int take_options(struct svm_options *known, const struct svm_options *opt
 	}
 	known->gpus = known->gpus ? known->gpus : 1;
 	known->timeslice_us = known->timeslice_us ? known->timeslice_us : TIMESLICE_US;
+	if (!known->timeslice_most_us)
+		known->timeslice_most_us = known->timeslice_us < SECOND_US / TIMESLICES
+						   ? known->timeslice_us * TIMESLICES
+						   : SECOND_US;
 	known->restore_us = known->restore_us ? known->restore_us : RESTORE_US;
 	if (known->gpus > SVM_GPUS_MAX || known->vram_bytes % SVM_PAGE ||
-	    known->timeslice_us > SECOND_US || known->restore_us > SECOND_US)
+	    known->timeslice_us > known->timeslice_most_us ||
+	    known->timeslice_most_us > SECOND_US || known->restore_us > SECOND_US)
 		return -EINVAL;
 	return 0;
 }
@@ -72,7 +78,6 @@ static void init_locks(struct svm *svm)
 	pthread_mutex_init(&svm->set_lock, NULL);
 	pthread_mutex_init(&svm->tree_lock, NULL);
 	pthread_mutex_init(&svm->evict.lock, NULL);
-	pthread_cond_init(&svm->evict.put, NULL);
 	pthread_cond_init(&svm->evict.restored, NULL);
 	for (i = 0; i < SVM_STRIPES; i++)
 		pthread_mutex_init(&svm->stripe[i].lock, NULL);
@@ -84,8 +89,9 @@ static int open_gpus(struct svm *svm)
 	const struct gpu_policy policy = {
 		.size = sizeof(policy),
 		.arg = svm,
-		.fault = svm_fault,
+		.fault = svm_gpu_fault,
 		.may = svm_may,
+		.home = svm_home,
 		.sequence = &svm->sequence,
 	};
 	/* A GPU in a hive of its own reaches nobody else's memory. */
@@ -122,6 +128,7 @@ static void destroy(struct svm *svm)
 			gpu_drain(svm->gpu[i]);
 	}
 	hmm_notifier_remove(svm->notifier);
+	atomic_store(&svm->closing, true); /* what comes home from now on is our doing */
 	svm_evict_stop(svm);
 	for (i = 0; i < SVM_GPUS_MAX; i++)
 		gpu_close(svm->gpu[i]);
@@ -145,6 +152,7 @@ int svm_open(const struct svm_options *options, struct svm **out)
 	svm->options = known;
 	svm->pid = getpid();
 	init_locks(svm);
+	svm_homing_init(&svm->homing);
 	svm_tree_init(&svm->tree, known.gpus, !known.no_xnack);
 	err = hmm_open(&svm->hmm);
 	if (!err)
@@ -199,6 +207,8 @@ void svm_get_stats(struct svm *svm, struct svm_stats *stats)
 		.evictions = atomic_load(&count->evictions),
 		.quiesced = atomic_load(&count->quiesced),
 		.restored = atomic_load(&count->restored),
+		.followed = atomic_load(&count->followed),
+		.timeslice_us = atomic_load(&count->longest_ns) / 1000,
 	};
 	unsigned i;
 

@@ -47,11 +47,13 @@ enum gpu_access { GPU_READ = 0, GPU_WRITE = 1, GPU_ATOMIC = 2, GPU_PREFETCH = 3 
 #define GPU_MAY_WRITE 2u
 #define GPU_MAY_PEER 4u	 /* also where it lies in another GPU's video memory */
 #define GPU_MAY_DEMAND 8u /* WRITE only for who faults to write; others get READ */
+#define GPU_MAY_ATOMIC 16u /* atomics too, where it lies in a GPU's memory; else they fault */
+#define GPU_MAY_ATOMIC_SYSTEM 32u /* and where it lies in the system's */
 
 /**
  * struct gpu_policy - somebody who says what a GPU may map, and where it shall lie
  * @size: sizeof(struct gpu_policy)
- * @arg: handed to both
+ * @arg: handed to all
  * @fault: an SM has missed, before the fault is served: bring the page where it belongs. @gone:
  *	there was a translation, but what is behind it has changed. 0: serve it; > 0: try the access
  *	again at once; negative errno: end the job. Context: a thread of the GPU's, no lock
@@ -59,6 +61,11 @@ enum gpu_access { GPU_READ = 0, GPU_WRITE = 1, GPU_ATOMIC = 2, GPU_PREFETCH = 3 
  * @may: what of the range may be mapped: GPU_MAY_*, the same for all of [addr, *end); in: *end is
  *	the most that is asked for. Context: the fault handler; takes only locks whose holders
  *	neither sleep nor call the GPU.
+ * @home: optional: pages of [start, end), in one 2 MiB block, are about to leave @gpu's memory for
+ *	the system's, for whatever reason, or are copied for a forked child; right after this no GPU
+ *	has them mapped, and nobody else is told. @room: the GPU is making room, so that is most
+ *	likely why. Told again if the engine dies meanwhile. Context: the copy engine, on which a CPU's fault waits: touch only memory of hmm_alloc(), take no lock,
+ *	call nobody.
  * @sequence: in memory of hmm_alloc(); raised by the policy when an old answer of @may becomes
  *	wrong, in an invalidate if that is why: what was answered before is not mapped from then
  *	on. What is mapped already goes by gpu_forget(). Read and written by __atomic_*.
@@ -69,6 +76,7 @@ struct gpu_policy {
 	int (*fault)(void *arg, struct gpu *gpu, uintptr_t addr, enum gpu_access access,
 		     bool gone);
 	unsigned (*may)(void *arg, struct gpu *gpu, uintptr_t addr, uintptr_t *end);
+	void (*home)(void *arg, struct gpu *gpu, uintptr_t start, uintptr_t end, bool room);
 	const uint64_t *sequence;
 };
 

@@ -18,9 +18,11 @@
  * is the index of a GPU, SVM_SYSTEM, or SVM_UNDEFINED.
  *
  * Retry faults (xnack, the default): a GPU that misses faults, and goes on when it is served.
- * Without: what a GPU may use (SVM_ATTR_ACCESS) is mapped when that is said; when the address
- * space changes there, all queues stop, the ranges are mapped again, and the queues go on; a
- * miss anywhere else ends the job.
+ * Without: what a GPU may use (SVM_ATTR_ACCESS) is mapped when that is said. Each later change of
+ * a range that is mapped so, by the address space or because its pages move (a CPU's touch too),
+ * is an eviction: the first stops all queues; restore_us later what was evicted is mapped again,
+ * and the queues go on. An unmap, both ends of an mremap, a fork and new attributes are none.
+ * A miss anywhere else ends the job.
  *
  * Errors: negative errno, outputs untouched on failure. Context: any thread that is no kernel
  * and no callback. A forked child has no SVM: -ENODEV, and svm_close() forgets.
@@ -45,7 +47,7 @@ struct svm;
 /**
  * enum svm_attr_type - what a struct svm_attr is about; kfd_ioctl_svm_attr_type
  * The value of PREFERRED and PREFETCH is a location, of the three kinds of access a GPU, of
- * GRANULARITY log2 of pages.
+ * GRANULARITY log2 of pages, of ATOMIC enum svm_atomic.
  */
 enum svm_attr_type {
 	SVM_ATTR_PREFERRED = 0, /* where pages go when a GPU faults */
@@ -55,16 +57,39 @@ enum svm_attr_type {
 	SVM_ATTR_NO_ACCESS = 4, /* its accesses end the job with -EACCES */
 	SVM_ATTR_SET_FLAGS = 5, /* SVM_FLAG_*. Get: those that every page has */
 	SVM_ATTR_CLR_FLAGS = 6, /* Get: those that no page has */
-	SVM_ATTR_GRANULARITY = 7, /* a fault moves a chunk of at most that. Get: the least */
+	SVM_ATTR_GRANULARITY = 7, /* a fault moves what is aligned to that; after a CPU's the rest
+				   * of it comes home, in one 2 MiB block. Get: the least */
+	SVM_ATTR_ATOMIC = 8,	/* Get: SVM_ATOMIC_UNDEFINED where pages differ */
+};
+
+/**
+ * enum svm_atomic - what atomics of a GPU need; drm_xe_vm_madvise's
+ * UNDEFINED and GLOBAL: nothing: they lose no count to another GPU's or a CPU's, wherever the
+ * page lies. DEVICE: the page lies in a GPU's memory: an atomic brings it there, and ends its
+ * job with -EBUSY if it cannot be. CPU: atomics are the CPU's alone: -EACCES.
+ */
+enum svm_atomic {
+	SVM_ATOMIC_UNDEFINED = 0,
+	SVM_ATOMIC_DEVICE = 1,
+	SVM_ATOMIC_GLOBAL = 2,
+	SVM_ATOMIC_CPU = 3,
 };
 
 #define SVM_FLAG_GPU_RO (UINT32_C(1) << 0)	  /* GPUs only read: a write is -EPERM */
 #define SVM_FLAG_READ_MOSTLY (UINT32_C(1) << 1)	  /* a GPU that reads moves nothing, and maps
 						   * it read-only; one that writes faults */
 #define SVM_FLAG_ALWAYS_MAPPED (UINT32_C(1) << 2) /* as without xnack, for this range */
-#define SVM_FLAGS_ALL (SVM_FLAG_GPU_RO | SVM_FLAG_READ_MOSTLY | SVM_FLAG_ALWAYS_MAPPED)
+#define SVM_FLAG_WHOLE (UINT32_C(1) << 3)	  /* a fault moves a chunk as a whole, or nothing */
+#define SVM_FLAG_MUST_MOVE (UINT32_C(1) << 4)	  /* a page that a fault should move to a GPU,
+						   * and that stays, ends the job: -EBUSY */
+#define SVM_FLAGS_ALL                                                                      \
+	(SVM_FLAG_GPU_RO | SVM_FLAG_READ_MOSTLY | SVM_FLAG_ALWAYS_MAPPED | SVM_FLAG_WHOLE |  \
+	 SVM_FLAG_MUST_MOVE)
 
-/** SVM_GRANULARITY - the default: 2 MiB. More is kept, and means as much */
+/**
+ * SVM_GRANULARITY - the default: 2 MiB. Of more a fault moves, after its own chunk of 2 MiB, the
+ * others that have the same attributes, as far as the GPU's memory holds them at once
+ */
 #define SVM_GRANULARITY 9u
 #define SVM_GRANULARITY_MAX 63u
 
@@ -84,6 +109,9 @@ struct svm_attr {
  * @no_xnack: no retry faults. The default access is then none
  * @no_peers: no GPU reaches another's memory: pages go by way of the system's
  * @timeslice_us: a page stays with a GPU at least this long (default 5000, at most 1 s)
+ * @timeslice_most_us: a 2 MiB block that GPUs take from each other stays twice as long with each
+ *	as with the one before, up to this (default 8 times @timeslice_us, at most 1 s; not
+ *	less than @timeslice_us). CPUs wait for @timeslice_us
  * @restore_us: how long queues rest before evicted ranges are mapped again (default 1000)
  * @verify: as gpu_options.verify
  */
@@ -93,6 +121,7 @@ struct svm_options {
 	uint64_t vram_bytes;
 	bool vram_host, no_xnack, no_peers, verify;
 	unsigned timeslice_us, restore_us;
+	unsigned timeslice_most_us;
 };
 
 /**
@@ -145,12 +174,17 @@ enum svm_advice {
 	SVM_ADVISE_READ_WRITE = 9,
 	SVM_ADVISE_MAPPED = 10,	       /* no fault there, ever */
 	SVM_ADVISE_FAULTED = 11,
+	SVM_ADVISE_ATOMIC = 12,	       /* enum svm_atomic */
+	SVM_ADVISE_WHOLE = 13,	       /* and 14: what of a chunk can move does */
+	SVM_ADVISE_PARTS = 14,
+	SVM_ADVISE_MUST_MOVE = 15,     /* and 16: what cannot move is used where it is */
+	SVM_ADVISE_MAY_STAY = 16,
 };
 
 /**
  * svm_advise() - one attribute of the pages that a range touches
  * @start: any address; @length: bytes; rounded outwards to pages
- * @where: location or GPU, where the advice has one
+ * @where: location, GPU or enum svm_atomic, where the advice has one
  * Return: as svm_set_attr().
  */
 UHMM_API int svm_advise(struct svm *svm, const void *start, size_t length,
@@ -184,11 +218,13 @@ struct svm_stats {
 	uint64_t chunks[3];	/* moved to a GPU by faults: of 2 MiB, 64 KiB, 4 KiB */
 	uint64_t migrated;	/* pages, by faults */
 	uint64_t prefetched;	/* pages */
-	uint64_t fallbacks;	/* faults whose page should have moved and was used where it was */
+	uint64_t fallbacks;	/* faults whose page should have moved and stayed where it was */
 	uint64_t in_place;	/* faults that were to be served where the page was */
-	uint64_t evictions;	/* changes under ranges that must be mapped */
-	uint64_t quiesced;	/* times that all queues stopped */
+	uint64_t evictions;	/* of each range that must be mapped, each change of it */
+	uint64_t quiesced;	/* times that all queues stopped for that */
 	uint64_t restored;	/* and went on */
+	uint64_t followed;	/* pages that went home because a CPU had touched their granule */
+	uint64_t timeslice_us;	/* the longest that a GPU had a block for, so far */
 };
 /** svm_get_stats() - fills in as much of @stats as @stats->size says */
 UHMM_API void svm_get_stats(struct svm *svm, struct svm_stats *stats);

@@ -331,6 +331,111 @@ enum verdict svm_restored(const void *arg)
 	return PASS;
 }
 
+/* When the queues have gone on. */
+static struct svm_stats settled(struct two *two)
+{
+	struct svm_stats stats = two_stats(two);
+
+	for (unsigned tries = 0; tries < 500 && stats.restored != stats.quiesced; tries++) {
+		usleep(10000);
+		stats = two_stats(two);
+	}
+	return stats;
+}
+
+/*
+ * Since `before` so many ranges were evicted and queues stopped once, or not at all; they have
+ * gone on, and all pages are mapped on both. The mirror's messages may be on their way.
+ */
+static enum verdict counted(struct two *two, const struct svm_stats *before, uint64_t evictions,
+			    const char *at, const char *what)
+{
+	const uint64_t quiesced = before->quiesced + !!evictions;
+	struct svm_stats stats;
+
+	EXPECT(SVM_ATTR_ACCESS, two_get(two, at, 64 * PAGE, SVM_ATTR_ACCESS, 0));
+	for (unsigned tries = 0; tries < 500; tries++) {
+		stats = two_stats(two);
+		if (stats.evictions >= before->evictions + evictions &&
+		    stats.restored >= quiesced)
+			break;
+		usleep(10000);
+	}
+	CHECK(stats.evictions == before->evictions + evictions, "%s: %lld evictions, not %llu",
+	      what, (long long)(stats.evictions - before->evictions),
+	      (unsigned long long)evictions);
+	CHECK(stats.quiesced == quiesced && stats.restored == quiesced,
+	      "%s: stopped %lld times, resumed %lld", what,
+	      (long long)(stats.quiesced - before->quiesced),
+	      (long long)(stats.restored - before->restored));
+	for (unsigned gpu = 0; gpu < GPUS; gpu++)
+		CHECK(two_mapped(two, gpu, at, 64) == 64, "%s: %ld pages mapped", what,
+		      two_mapped(two, gpu, at, 64));
+	return PASS;
+}
+
+/* One eviction for each change of each mapped range, none for what is no eviction. */
+enum verdict svm_counted(const void *arg)
+{
+	const struct svm_attr both[] = { { SVM_ATTR_ACCESS, 0 }, { SVM_ATTR_ACCESS, 1 } };
+	char *at = two_map(BLOCK);
+	struct spin spin = { .at = at };
+	struct gpu_fence *fence;
+	struct svm_stats before;
+	struct two two;
+
+	TRY(two_open(&two, NO_XNACK));
+	before = two_stats(&two);
+	EXPECT(0, svm_set_attr(two.svm, at, 64 * PAGE, both, 2));
+	EXPECT(0, two_add(&two, 0, at, 64, 1));
+	TRY(counted(&two, &before, 0, at, "registered"));
+	SYS(madvise(at, 8 * PAGE, MADV_DONTNEED));
+	TRY(counted(&two, &before, 1, at, "a madvise"));
+	/* Beside it there is nobody's memory. */
+	before = two_stats(&two);
+	EXPECT(0, two_get(&two, at + 64 * PAGE, PAGE, SVM_ATTR_SET_FLAGS, 0));
+	SYS(madvise(at + 64 * PAGE, 8 * PAGE, MADV_DONTNEED));
+	TRY(counted(&two, &before, 0, at, "a madvise beside it"));
+	/* Two ranges, and a third that the change does not touch. */
+	EXPECT(0, svm_advise(two.svm, at + 16 * PAGE, 16 * PAGE, SVM_ADVISE_PREFERRED, 1));
+	before = two_stats(&two);
+	SYS(madvise(at + 8 * PAGE, 12 * PAGE, MADV_DONTNEED));
+	TRY(counted(&two, &before, 2, at, "a madvise of two ranges"));
+	/* A page that goes home for a CPU, and its neighbours with it. */
+	for (unsigned tries = 0; tries < 100 && two_there(&two, 1, at, 64) != 64; tries++) {
+		CHECK(svm_prefetch(two.svm, at, 64 * PAGE, 1, 0) >= 0, "prefetch");
+		usleep(tries ? 20000 : 0);
+	}
+	before = settled(&two);
+	EXPECT(64, two_there(&two, 1, at, 64));
+	EXPECT(1, *(volatile uint64_t *)(at + 33 * PAGE));
+	TRY(counted(&two, &before, 1, at, "a CPU's fault"));
+	before = two_stats(&two);
+	EXPECT(1, *(volatile uint64_t *)(at + 34 * PAGE));
+	TRY(counted(&two, &before, 0, at, "a CPU's touch of what is at home"));
+	/* Attributes that change under a job, which misses, and goes on. */
+	EXPECT(0, gpu_submit(two.queue[0], spin_kernel, &spin, 1, &fence));
+	CHECK(goes_on(&spin), "it does not run");
+	before = settled(&two);
+	for (unsigned round = 0; round < 20; round++) {
+		EXPECT(0, svm_set_attr(two.svm, at, 64 * PAGE, both, 2));
+		EXPECT(0, svm_advise(two.svm, at, 64 * PAGE, SVM_ADVISE_PREFERRED, round % 2));
+	}
+	TRY(counted(&two, &before, 0, at, "attributes"));
+	CHECK(goes_on(&spin), "it does not go on");
+	atomic_store(&spin.stop, true);
+	EXPECT(0, gpu_wait(fence, NULL));
+	before = settled(&two);
+	/* What is unmapped is nobody's any more. */
+	SYS(munmap(at + 60 * PAGE, PAGE));
+	EXPECT(SVM_ATTR_NO_ACCESS, two_get(&two, at + 60 * PAGE, PAGE, SVM_ATTR_ACCESS, 0));
+	EXPECT(before.evictions, two_stats(&two).evictions);
+	EXPECT(0, two_add(&two, 0, at, 60, 1));
+	EXPECT(before.quiesced, two_stats(&two).quiesced);
+	two_close(&two);
+	return PASS;
+}
+
 /* What is mapped anew is nobody's, also if a restore was about to map what was there before. */
 enum verdict svm_unregistered(const void *arg)
 {

@@ -8,6 +8,8 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include "svm_live.h"
 
@@ -284,7 +286,7 @@ enum verdict svm_all_or_nothing(const void *arg)
 	struct two two;
 
 	memset(at, 3, 3 * BLOCK);
-	if (mlock(at + BLOCK + 9 * PAGE, PAGE))
+	if (syscall(SYS_mlock, at + BLOCK + 9 * PAGE, PAGE)) /* a sanitizer makes mlock() do nothing */
 		return live_skip("mlock: %s", strerror(errno));
 	TRY(two_open(&two, TWO_VRAM));
 	EXPECT(0, svm_advise(two.svm, at, 3 * BLOCK, SVM_ADVISE_NO_PREFERRED, 0));
@@ -303,6 +305,211 @@ enum verdict svm_all_or_nothing(const void *arg)
 		CHECK(at[i] == 3, "byte %zu", i);
 	two_close(&two);
 	return PASS;
+}
+
+/* More than 2 MiB by one fault: what is aligned, has the attributes, and fits. */
+enum verdict svm_granules(const void *arg)
+{
+	const struct svm_attr four = { SVM_ATTR_GRANULARITY, SVM_GRANULARITY + 1 },
+			      all = { SVM_ATTR_GRANULARITY, SVM_GRANULARITY_MAX };
+	char *at = two_map(12 * BLOCK);
+	struct svm_stats stats;
+	struct two two;
+
+	at += (uintptr_t)at & BLOCK; /* aligned to 4 MiB */
+	memset(at, 3, 11 * BLOCK);
+	TRY(two_open(&two, TWO_VRAM));
+	EXPECT(0, svm_set_attr(two.svm, at, 4 * BLOCK, &four, 1));
+	EXPECT(0, two_add(&two, 0, at + BLOCK + 7 * PAGE, 1, 1));
+	EXPECT(2 * BLOCK_PAGES, two_there(&two, 0, at, 2 * BLOCK_PAGES));
+	EXPECT(0, two_there(&two, 0, at + 2 * BLOCK, 2 * BLOCK_PAGES));
+	stats = two_stats(&two);
+	EXPECT(2, stats.chunks[0]);
+	EXPECT(2 * BLOCK_PAGES, stats.migrated);
+	/* Cut to what has the attributes, at pages; a block that starts in it is begun there. */
+	EXPECT(0, svm_set_attr(two.svm, at + 5 * BLOCK + 3 * PAGE, 2 * BLOCK, &all, 1));
+	EXPECT(0, two_add(&two, 1, at + 6 * BLOCK, 1, 1));
+	EXPECT(2 * BLOCK_PAGES, two_there(&two, 1, at + 5 * BLOCK, 3 * BLOCK_PAGES));
+	EXPECT(0, two_there(&two, 1, at + 5 * BLOCK, 3));
+	/* No more than a GPU has: it would drive out what it has just brought. */
+	CHECK(svm_prefetch(two.svm, at, 11 * BLOCK, SVM_SYSTEM, 0) >= 0, "prefetch");
+	EXPECT(0, svm_set_attr(two.svm, at, 11 * BLOCK, &all, 1));
+	EXPECT(0, two_add(&two, 0, at + 8 * BLOCK + 9 * PAGE, 1, 1));
+	EXPECT(4 * BLOCK_PAGES, two_there(&two, 0, at, 11 * BLOCK_PAGES));
+	EXPECT(4 * BLOCK_PAGES, two_there(&two, 0, at + 7 * BLOCK, 4 * BLOCK_PAGES));
+	for (size_t i = 1; i < 11 * BLOCK / 8; i += 512)
+		EXPECT(0x0303030303030303, ((uint64_t *)at)[i]);
+	two_close(&two);
+	return PASS;
+}
+
+/* Until so many pages are in GPU 0's memory, and a little later still. */
+static enum verdict stays(struct two *two, const char *at, size_t pages, long want,
+			  const char *what)
+{
+	for (unsigned tries = 0; tries < 500 && two_there(two, 0, at, pages) != want; tries++)
+		usleep(10000);
+	usleep(30000);
+	CHECK(two_there(two, 0, at, pages) == want, "%s: %ld pages there, not %ld", what,
+	      two_there(two, 0, at, pages), want);
+	return PASS;
+}
+
+/* What a CPU touches brings its granule home; what leaves for another reason brings nothing. */
+enum verdict svm_followed(const void *arg)
+{
+	const struct svm_attr g6 = { SVM_ATTR_GRANULARITY, 6 }, g4 = { SVM_ATTR_GRANULARITY, 4 };
+	char *at = two_map(5 * BLOCK);
+	struct two two;
+
+	memset(at, 3, 5 * BLOCK);
+	TRY(two_open(&two, TWO_VRAM));
+	EXPECT(4 * BLOCK_PAGES, svm_prefetch(two.svm, at, 4 * BLOCK, 0, 0));
+	TRY(stays(&two, at, 4 * BLOCK_PAGES, 4 * BLOCK_PAGES, "nobody touches it"));
+	/* Room for others. */
+	EXPECT(CHUNK_64K, svm_prefetch(two.svm, at + 4 * BLOCK, CHUNK_64K * PAGE, 0, 0));
+	TRY(stays(&two, at, 4 * BLOCK_PAGES, 4 * BLOCK_PAGES - CHUNK_64K, "for room"));
+	/* A call. */
+	EXPECT(1, svm_prefetch(two.svm, at + 2 * BLOCK, PAGE, SVM_SYSTEM, 0));
+	TRY(stays(&two, at + 2 * BLOCK, BLOCK_PAGES, BLOCK_PAGES - 1, "a call"));
+	EXPECT(0, two_stats(&two).followed);
+	/* A touch, by granularity. */
+	EXPECT(3, *(volatile char *)(at + BLOCK + 100 * PAGE));
+	TRY(stays(&two, at + BLOCK, BLOCK_PAGES, 0, "a granule of 2 MiB"));
+	EXPECT(0, svm_set_attr(two.svm, at + 2 * BLOCK, BLOCK, &g6, 1));
+	EXPECT(3, *(volatile char *)(at + 2 * BLOCK + 100 * PAGE));
+	TRY(stays(&two, at + 2 * BLOCK, BLOCK_PAGES, BLOCK_PAGES - 1 - 64, "64 pages"));
+	EXPECT(64, two_there(&two, 0, at + 2 * BLOCK + 128 * PAGE, 64));
+	EXPECT(0, svm_set_attr(two.svm, at + 3 * BLOCK, BLOCK, &g4, 1));
+	EXPECT(3, *(volatile char *)(at + 3 * BLOCK + 100 * PAGE));
+	TRY(stays(&two, at + 3 * BLOCK, BLOCK_PAGES, BLOCK_PAGES - CHUNK_64K, "64 KiB"));
+	EXPECT(BLOCK_PAGES - CHUNK_64K + 64 - CHUNK_64K, two_stats(&two).followed);
+	for (size_t i = 0; i < 5 * BLOCK; i++)
+		CHECK(at[i] == 3, "byte %zu", i);
+	two_close(&two);
+	return PASS;
+}
+
+/* One locked page keeps its chunk, or only itself, or ends the job. */
+enum verdict svm_whole_by_fault(const void *arg)
+{
+	char *at = two_map(2 * BLOCK), *locked = at + 40 * PAGE;
+	struct two two;
+	uint64_t fallbacks;
+
+	memset(at, 3, 2 * BLOCK);
+	if (syscall(SYS_mlock, locked, PAGE)) /* a sanitizer makes mlock() do nothing */
+		return live_skip("mlock: %s", strerror(errno));
+	TRY(two_open(&two, TWO_VRAM));
+	EXPECT(0, svm_advise(two.svm, at, 2 * BLOCK, SVM_ADVISE_WHOLE, 0));
+	/* Nothing half moved, and the job does not notice. */
+	EXPECT(0, two_add(&two, 0, at, 1, 1));
+	EXPECT(0, two_there(&two, 0, at, BLOCK_PAGES));
+	EXPECT(1, two_stats(&two).fallbacks);
+	EXPECT(0, two_stats(&two).migrated);
+	EXPECT(0, two_add(&two, 0, at + BLOCK, 1, 1));
+	EXPECT(BLOCK_PAGES, two_there(&two, 0, at + BLOCK, BLOCK_PAGES));
+	/* A smaller chunk can do without the page; the page itself cannot. */
+	EXPECT(0, svm_advise(two.svm, at, 2 * BLOCK, SVM_ADVISE_MUST_MOVE, 0));
+	EXPECT(0, two_add(&two, 0, at + 8 * PAGE, 1, 1));
+	EXPECT(CHUNK_64K, two_there(&two, 0, at, BLOCK_PAGES));
+	EXPECT(0, two_add(&two, 0, locked + PAGE, 1, 1));
+	EXPECT(CHUNK_64K + 1, two_there(&two, 0, at, BLOCK_PAGES));
+	fallbacks = two_stats(&two).fallbacks;
+	EXPECT(0, gpu_forget(svm_gpu(two.svm, 0), locked, PAGE));
+	EXPECT(-EBUSY, two_add(&two, 0, locked, 1, 1));
+	EXPECT(CHUNK_64K + 1, two_there(&two, 0, at, BLOCK_PAGES));
+	EXPECT(fallbacks + 1, two_stats(&two).fallbacks);
+	/* As before, and parts. */
+	EXPECT(0, svm_advise(two.svm, at, BLOCK, SVM_ADVISE_MAY_STAY, 0));
+	EXPECT(0, two_add(&two, 0, locked, 1, 1));
+	EXPECT(0, svm_advise(two.svm, at, BLOCK, SVM_ADVISE_PARTS, 0));
+	EXPECT(0, two_add(&two, 0, at + 100 * PAGE, 1, 1));
+	EXPECT(BLOCK_PAGES - 1, two_there(&two, 0, at, BLOCK_PAGES));
+	EXPECT(0x0303030303030304, *(uint64_t *)locked);
+	EXPECT(0x0303030303030304, *(uint64_t *)at);
+	for (size_t i = 1; i < 2 * BLOCK / 8; i += 512)
+		EXPECT(0x0303030303030303, ((uint64_t *)at)[i]);
+	two_close(&two);
+	return PASS;
+}
+
+static void count_kernel(struct gpu_sm *sm, void *arg, uint64_t index)
+{
+	gpu_atomic_add_u64(sm, arg, 1);
+}
+
+static int count(struct two *two, unsigned gpu, void *at)
+{
+	struct gpu_fence *fence;
+	int err = gpu_submit(two->queue[gpu], count_kernel, at, 10, &fence);
+
+	return err ? err : gpu_wait(fence, NULL);
+}
+
+/* Whose atomics may be done where; a translation that is there already allows none. */
+static enum verdict atomics(const struct svm_options *options)
+{
+	char *at = two_map(BLOCK), *shared;
+	struct two two;
+
+	shared = mmap(NULL, BLOCK, RW, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	CHECK(shared != MAP_FAILED, "mmap");
+	memset(at, 0, BLOCK);
+	TRY(two_open(&two, options));
+	for (unsigned gpu = 0; gpu < GPUS; gpu++) {
+		EXPECT(0, svm_advise(two.svm, at, BLOCK, SVM_ADVISE_IN_PLACE, gpu));
+		EXPECT(0, svm_advise(two.svm, shared, BLOCK, SVM_ADVISE_IN_PLACE, gpu));
+	}
+	EXPECT(0, two_add(&two, 0, at, 1, 1));
+	EXPECT(0, count(&two, 0, at));
+	EXPECT(0, two_there(&two, 0, at, BLOCK_PAGES));
+	EXPECT(0, svm_advise(two.svm, at, BLOCK, SVM_ADVISE_ATOMIC, SVM_ATOMIC_CPU));
+	EXPECT(SVM_ATOMIC_CPU, two_get(&two, at, BLOCK, SVM_ATTR_ATOMIC, 0));
+	EXPECT(0, two_add(&two, 0, at, 1, 1));
+	EXPECT(-EACCES, count(&two, 0, at));
+	EXPECT(-EACCES, count(&two, 1, at));
+	EXPECT(2, two_stats(&two).denied);
+	EXPECT(12, *(uint64_t *)at);
+	/* In a GPU's memory: it comes, and from there the other uses it in place. */
+	EXPECT(0, svm_advise(two.svm, at, BLOCK, SVM_ADVISE_ATOMIC, SVM_ATOMIC_DEVICE));
+	EXPECT(0, two_add(&two, 0, at, 1, 1));
+	EXPECT(0, two_there(&two, 0, at, BLOCK_PAGES));
+	EXPECT(0, count(&two, 0, at));
+	EXPECT(BLOCK_PAGES, two_there(&two, 0, at, BLOCK_PAGES));
+	EXPECT(0, count(&two, 1, at));
+	EXPECT(BLOCK_PAGES, two_there(&two, 0, at, BLOCK_PAGES));
+	EXPECT(33, *(uint64_t *)at); /* home */
+	EXPECT(0, two_there(&two, 0, at, 1));
+	EXPECT(0, two_add(&two, 0, at, 1, 1));
+	EXPECT(0, count(&two, 1, at));
+	EXPECT(1, two_there(&two, 1, at, 1));
+	/* What cannot come. */
+	EXPECT(0, svm_advise(two.svm, shared, BLOCK, SVM_ADVISE_ATOMIC, SVM_ATOMIC_DEVICE));
+	EXPECT(0, two_add(&two, 0, shared, 1, 1));
+	EXPECT(-EBUSY, count(&two, 0, shared));
+	EXPECT(0, svm_advise(two.svm, shared, BLOCK, SVM_ADVISE_ATOMIC, SVM_ATOMIC_GLOBAL));
+	EXPECT(0, count(&two, 0, shared));
+	EXPECT(0, svm_advise(two.svm, shared, BLOCK, SVM_ADVISE_ATOMIC, SVM_ATOMIC_UNDEFINED));
+	EXPECT(0, count(&two, 0, shared));
+	EXPECT(21, *(uint64_t *)shared);
+	EXPECT(44, *(uint64_t *)at);
+	two_close(&two);
+	return PASS;
+}
+
+enum verdict svm_atomics(const void *arg)
+{
+	return atomics(TWO_VRAM);
+}
+
+enum verdict svm_atomics_mapped(const void *arg)
+{
+	struct svm_options options = *TWO_VRAM;
+
+	options.no_xnack = true;
+	options.restore_us = 200;
+	return atomics(&options);
 }
 
 /* Three times what fits. */
@@ -354,6 +561,8 @@ enum verdict svm_fight(const void *arg)
 	for (size_t p = 0; p < 8; p++)
 		sum += *(uint64_t *)(at + p * PAGE);
 	EXPECT(402000, sum);
+	CHECK(two_stats(&two).timeslice_us >= 500 && two_stats(&two).timeslice_us <= 8 * 500,
+	      "a time slice of %llu us", (unsigned long long)two_stats(&two).timeslice_us);
 	two_close(&two);
 	return PASS;
 }
@@ -367,7 +576,7 @@ enum verdict svm_fallback(const void *arg)
 	shared = mmap(NULL, BLOCK, RW, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	CHECK(shared != MAP_FAILED, "mmap");
 	memset(at, 0, BLOCK);
-	if (mlock(at, BLOCK))
+	if (syscall(SYS_mlock, at, BLOCK)) /* a sanitizer makes mlock() do nothing */
 		return live_skip("mlock: %s", strerror(errno));
 	TRY(two_open(&two, TWO_VRAM));
 	EXPECT(0, svm_advise(two.svm, at, BLOCK, SVM_ADVISE_PREFERRED, 1));

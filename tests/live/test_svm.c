@@ -36,7 +36,11 @@ char *two_map(size_t length)
 	char *at = live_map(length + 2 * BLOCK, PROT_NONE);
 	char *from = at + (-(uintptr_t)at & (BLOCK - 1));
 
-	if (mmap(from, length, RW, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) != from)
+	if (from == at)
+		from += BLOCK;
+	/* A guard below it, and a sanitizer's MADV_NOHUGEPAGE, would make it a thread's stack. */
+	if (mprotect(from - PAGE, PAGE, PROT_READ) ||
+	    mmap(from, length, RW, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) != from)
 		return NULL;
 	return from;
 }
@@ -151,6 +155,7 @@ static enum verdict bad_calls(const void *arg)
 	EXPECT(0, svm_set_attr(two.svm, at, PAGE, NULL, 0));
 	EXPECT(-EINVAL, svm_advise(two.svm, at, PAGE, SVM_ADVISE_PREFERRED, GPUS));
 	EXPECT(-EINVAL, svm_advise(two.svm, at, PAGE, (enum svm_advice)77, 0));
+	EXPECT(-EINVAL, svm_advise(two.svm, at, PAGE, SVM_ADVISE_ATOMIC, 4));
 	EXPECT(-EINVAL, svm_advise(two.svm, at, 0, SVM_ADVISE_NORMAL, 0));
 	EXPECT(-EOVERFLOW, svm_advise(two.svm, at, SIZE_MAX, SVM_ADVISE_NORMAL, 0));
 	EXPECT(-EINVAL, svm_prefetch(two.svm, at, PAGE, GPUS, 0));
@@ -162,6 +167,12 @@ static enum verdict bad_calls(const void *arg)
 	options.gpus = SVM_GPUS_MAX + 1;
 	EXPECT(-EINVAL, svm_open(&options, &none));
 	options.gpus = 1;
+	options.timeslice_us = 2;
+	options.timeslice_most_us = 1;
+	EXPECT(-EINVAL, svm_open(&options, &none));
+	options.timeslice_most_us = 1000001;
+	EXPECT(-EINVAL, svm_open(&options, &none));
+	options.timeslice_most_us = 0;
 	options.vram_bytes = 1;
 	EXPECT(-EINVAL, svm_open(&options, &none));
 	svm_close(NULL);
@@ -352,6 +363,11 @@ static const struct live_case cases[] = {
 	{ "peers under a CPU", svm_peers_racing, NULL, 0 },
 	{ "no peers", svm_no_peers, NULL, 0 },
 	{ "all or nothing", svm_all_or_nothing, NULL, 0 },
+	{ "large granules", svm_granules, NULL, 0 },
+	{ "a CPU's granule", svm_followed, NULL, 0 },
+	{ "all or nothing by faults", svm_whole_by_fault, NULL, 0 },
+	{ "atomics by attributes", svm_atomics, NULL, 0 },
+	{ "atomics without retry faults", svm_atomics_mapped, NULL, 0 },
 	{ "pressure", svm_pressure, NULL, 0 },
 	{ "two GPUs fight", svm_fight, NULL, 0 },
 	{ "fallback", svm_fallback, NULL, 0 },
@@ -360,6 +376,7 @@ static const struct live_case cases[] = {
 	{ "quiet queues", svm_quiet, NULL, 0 },
 	{ "revoked under a job", svm_revoked, NULL, 0 },
 	{ "evicted and restored", svm_restored, NULL, 0 },
+	{ "evictions are counted", svm_counted, NULL, 0 },
 	{ "unregistered while it is mapped", svm_unregistered, NULL, 0 },
 	{ "always mapped", svm_always_mapped, NULL, 0 },
 	{ "storm", svm_storm, NULL, 0 },

@@ -213,6 +213,8 @@ static void advise(struct worker *w, unsigned page, unsigned n)
 		{ SVM_ADVISE_IN_PLACE, 1 },	     { SVM_ADVISE_ACCESSED, 0 },
 		{ SVM_ADVISE_READ_MOSTLY, 0 },	     { SVM_ADVISE_NO_READ_MOSTLY, 0 },
 		{ SVM_ADVISE_MAPPED, 0 },	     { SVM_ADVISE_FAULTED, 0 },
+		{ SVM_ADVISE_WHOLE, 0 },	     { SVM_ADVISE_PARTS, 0 },
+		{ SVM_ADVISE_ATOMIC, SVM_ATOMIC_DEVICE },
 	};
 	size_t i = pick(w, sizeof(some) / sizeof(some[0]));
 	int err = svm_advise(world.svm, w->at + page * PAGE, n * PAGE, some[i].advice,
@@ -224,7 +226,7 @@ static void advise(struct worker *w, unsigned page, unsigned n)
 
 static void granularity(struct worker *w, unsigned page, unsigned n)
 {
-	const struct svm_attr attr = { SVM_ATTR_GRANULARITY, (uint32_t)pick(w, 10) };
+	const struct svm_attr attr = { SVM_ATTR_GRANULARITY, (uint32_t)pick(w, 12) };
 	int err = svm_set_attr(world.svm, w->at + page * PAGE, n * PAGE, &attr, 1);
 
 	if (err)

@@ -116,7 +116,8 @@ static void a_range_answers_what_its_pages_have_in_common(void **state)
 	assert_int_equal(get(tree, 4, 8, SVM_ATTR_SET_FLAGS, 0).value,
 			 SVM_FLAG_GPU_RO | SVM_FLAG_READ_MOSTLY);
 	assert_int_equal(get(tree, 3, 8, SVM_ATTR_SET_FLAGS, 0).value, 0);
-	assert_int_equal(get(tree, 3, 8, SVM_ATTR_CLR_FLAGS, 0).value, SVM_FLAG_ALWAYS_MAPPED);
+	assert_int_equal(get(tree, 3, 8, SVM_ATTR_CLR_FLAGS, 0).value,
+			 SVM_FLAGS_ALL & ~(SVM_FLAG_GPU_RO | SVM_FLAG_READ_MOSTLY));
 	assert_int_equal(get(tree, 0, 9, SVM_ATTR_GRANULARITY, 0).value, 4);
 	assert_int_equal(get(tree, 3, 4, SVM_ATTR_ACCESS, 2).type, SVM_ATTR_IN_PLACE);
 	assert_int_equal(get(tree, 2, 4, SVM_ATTR_ACCESS, 2).type, SVM_ATTR_NO_ACCESS);
@@ -142,7 +143,8 @@ static void the_last_word_on_a_gpu_counts(void **state)
 static void bad_attributes_change_nothing(void **state)
 {
 	const struct svm_attr bad[] = {
-		{8, 0},			      {UINT32_MAX, 0},
+		{9, 0},			      {UINT32_MAX, 0},
+		{SVM_ATTR_ATOMIC, 4},	      {SVM_ATTR_ATOMIC, UINT32_MAX},
 		{SVM_ATTR_PREFERRED, GPUS},   {SVM_ATTR_PREFETCH, UINT32_C(0xfffffffd)},
 		{SVM_ATTR_ACCESS, GPUS},      {SVM_ATTR_IN_PLACE, SVM_SYSTEM},
 		{SVM_ATTR_NO_ACCESS, 32},     {SVM_ATTR_SET_FLAGS, SVM_FLAGS_ALL + 1},
@@ -221,7 +223,7 @@ static void without_memory_nothing_changes_and_unmaps_still_work(void **state)
 
 static struct svm_attr random_attr(void)
 {
-	struct svm_attr attr = {random_below(8), 0};
+	struct svm_attr attr = {random_below(9), 0};
 
 	switch (attr.type) {
 	case SVM_ATTR_PREFERRED:
@@ -236,6 +238,9 @@ static struct svm_attr random_attr(void)
 		break;
 	case SVM_ATTR_GRANULARITY:
 		attr.value = random_below(3) * 4 + 1;
+		break;
+	case SVM_ATTR_ATOMIC:
+		attr.value = random_below(SVM_ATOMIC_CPU + 1);
 		break;
 	default:
 		attr.value = random_below(GPUS);
@@ -286,12 +291,13 @@ static struct svm_attr naive_get(const struct svm_attrs *model, unsigned from, u
 {
 	bool all_access = true, all_in_place = true;
 	uint32_t flags = SVM_FLAGS_ALL, any = 0, least = UINT32_MAX, value = 0;
-	bool differ = false;
+	bool differ = false, other = false;
 
 	for (unsigned i = from; i < to; i++) {
 		uint32_t location = attr.type == SVM_ATTR_PREFERRED ? model[i].preferred
 								    : model[i].prefetched;
 
+		other |= model[i].atomic != model[from].atomic;
 		differ |= i > from && location != value;
 		value = location;
 		flags &= model[i].flags;
@@ -310,6 +316,8 @@ static struct svm_attr naive_get(const struct svm_attrs *model, unsigned from, u
 		attr.value = SVM_FLAGS_ALL & ~any;
 	else if (attr.type == SVM_ATTR_GRANULARITY)
 		attr.value = least;
+	else if (attr.type == SVM_ATTR_ATOMIC)
+		attr.value = other ? SVM_ATOMIC_UNDEFINED : model[from].atomic;
 	else
 		attr.type = all_access	   ? SVM_ATTR_ACCESS
 			    : all_in_place ? SVM_ATTR_IN_PLACE
@@ -329,6 +337,7 @@ static void model_set(struct svm_attrs *page, const struct svm_attr *attr)
 	case SVM_ATTR_NO_ACCESS: page->in_place &= ~bit; page->access &= ~bit; break;
 	case SVM_ATTR_SET_FLAGS: page->flags |= attr->value; break;
 	case SVM_ATTR_CLR_FLAGS: page->flags &= ~attr->value; break;
+	case SVM_ATTR_ATOMIC: page->atomic = attr->value; break;
 	default: page->granularity = attr->value;
 	}
 }
