@@ -212,6 +212,11 @@ uint64_t side_push(struct hmm *hmm, const struct event *event);
 void records_compare(struct hmm *hmm, uintptr_t start, uintptr_t end);
 
 /* ---- fence.c ---- */
+/*
+ * Until what has let go of the address space in context i is read. 0; -EAGAIN changes did not pause
+ * for STORM_NS; -ENODEV.
+ */
+int fence_quiet(struct hmm *hmm, unsigned i);
 int fence_range(struct hmm *hmm, uintptr_t start, uintptr_t end);
 /* Tell CLEAR of what contexts `mask` have in [start, end), and wait until it is delivered. */
 int fence_clear(struct hmm *hmm, unsigned mask, uintptr_t start, uintptr_t end);

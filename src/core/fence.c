@@ -84,8 +84,7 @@ static int wait_pushed(struct hmm *hmm, unsigned i)
 	return worker_wait(hmm, queue, queue->pushed) ? 0 : hmm_check(hmm);
 }
 
-/* Steps 1 to 4. 0; -EAGAIN changes did not pause for STORM_NS; -ENODEV. */
-static int fence_context(struct hmm *hmm, unsigned i)
+int fence_quiet(struct hmm *hmm, unsigned i)
 {
 	uint64_t began = 0, pause = 2000;
 	int err;
@@ -100,6 +99,14 @@ static int fence_context(struct hmm *hmm, unsigned i)
 		hmm->os->sleep(pause);
 		pause = pause < 50000 ? pause * 2 : pause;
 	}
+	return err;
+}
+
+/* Steps 1 to 4. As fence_quiet(). */
+static int fence_context(struct hmm *hmm, unsigned i)
+{
+	int err = fence_quiet(hmm, i);
+
 	return err ? err : wait_pushed(hmm, i);
 }
 

@@ -33,6 +33,7 @@ struct look {
 	bool force;	  /* the token said that the map is wrong here */
 	uintptr_t answered; /* entries below are answers, no requests any more */
 	bool entered;	  /* `entry` is what the map said, before the VMA was read */
+	bool books;	  /* may say where pages are */
 	struct mirrored entry;
 };
 
@@ -194,6 +195,26 @@ static bool on_its_way(const struct look *l, uintptr_t start, uintptr_t end)
 	       (transfers_cover(l->hmm, start, end) || judging(l->hmm, start, end));
 }
 
+/*
+ * May the books answer? A change that has let go of the address space before this look they know
+ * when it is read. A fence waits for that, but not in a storm: it tells devices CLEAR, and they
+ * ask again here. Then what is away is brought home as if no device had it, and the mapping
+ * itself answers (docs/migration.md, "Storms").
+ */
+static int ask_books(struct look *l, uintptr_t start, uintptr_t end)
+{
+	uint64_t entry;
+	int err;
+
+	l->books = false;
+	if (!l->hmm->pager || !l->range->owner || !l->range->notifier || !l->entered ||
+	    !books_next(l->hmm, &start, end, &entry))
+		return 0;
+	err = fence_quiet(l->hmm, l->entry.ctx);
+	l->books = !err;
+	return err == -EAGAIN ? 0 : err;
+}
+
 /* The page's entry if it is in memory of the range's owner; 0. */
 static uint64_t device_entry(const struct look *l, const struct os_vma *vma, uintptr_t at)
 {
@@ -201,8 +222,7 @@ static uint64_t device_entry(const struct look *l, const struct os_vma *vma, uin
 	const struct hmm_devmem *devmem;
 
 	/* Another context's entry is of what was here before. */
-	if (book_state(book) != BOOK_AWAY || !l->range->owner || !l->range->notifier ||
-	    !l->entered || book_ctx(book) != l->entry.ctx)
+	if (!l->books || book_state(book) != BOOK_AWAY || book_ctx(book) != l->entry.ctx)
 		return 0;
 	devmem = l->hmm->pager->devmem[book_devmem(book)];
 	if (!devmem || devmem->lost || devmem->options.owner != l->range->owner)
@@ -386,6 +406,9 @@ static int look_vma(struct look *l, struct os_vma *vma, uintptr_t start, uintptr
 		return refuse(l, start, end, -EFAULT, HMM_REASON_SPECIAL);
 	}
 	l->mapped = true;
+	err = ask_books(l, start, end);
+	if (err)
+		return err;
 	if (l->fault) {
 		err = populate(l, vma, start, end);
 		if (err)

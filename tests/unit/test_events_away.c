@@ -199,6 +199,30 @@ static void a_new_mapping_that_is_mirrored(void **state)
 	}
 }
 
+/*
+ * A fence that meets a storm does not wait for the message: it tells CLEAR, and the device asks
+ * again. The books have the old page then.
+ */
+static void a_new_mapping_in_a_storm(void **state)
+{
+	EACH_KIND(k) {
+		begin(*state, k);
+		fake.hold_queue = true;
+		away_unmap(A, LEN);
+		away_map(A, LEN);
+		fake.hold_queue = false;
+		assert_int_equal(hmm_fence(*state, fake_addr(P), PAGE), 0);
+		assert_false(away.vram.entry[P].valid);
+		assert_int_equal(vram_look(&away.vram, P, 1), 0);
+		assert_false(uses(P));
+		fake_queue_all();
+		away_settle();
+		assert_int_equal(fake_read_page(P), 0);
+		assert_int_equal(vram_used(&away.vram), 0);
+		away_end(true);
+	}
+}
+
 static void mremap_takes_them_along(void **state)
 {
 	EACH_KIND(k)
@@ -754,6 +778,7 @@ int main(void)
 		TEST(a_failed_unmap_drops_nothing),
 		TEST(a_new_mapping_at_the_address),
 		TEST(a_new_mapping_that_is_mirrored),
+		TEST(a_new_mapping_in_a_storm),
 		TEST(a_new_mapping_that_is_migrated),
 		TEST(mremap_takes_them_along),
 		TEST(mremap_then_evict),
