@@ -157,17 +157,25 @@ bool belongs(struct hmm *hmm, unsigned ctx, uintptr_t page)
 	       !hmm->os->ctx_register(&hmm->os_ctx[ctx], page, page + PAGE);
 }
 
+static int no_place(struct hmm *hmm, unsigned ctx)
+{
+	return hmm->os->ctx_probe(&hmm->os_ctx[ctx]) ? -EAGAIN : -ENOENT;
+}
+
 /*
  * COPY goes where MOVE refuses: a mapping that became read-only, or whose permission or lock differ,
- * a page of the buffer that somebody pins. But it does not look whose the mapping is.
+ * a page of the buffer that somebody pins. But it does not look whose the mapping is. Where it
+ * refuses as well, the mapping may be another one of our context, which came without a message.
  */
 static int put_copy(struct hmm *hmm, unsigned ctx, struct moving *page, size_t *bytes)
 {
 	int err;
 
 	if (!belongs(hmm, ctx, page->addr))
-		return hmm->os->ctx_probe(&hmm->os_ctx[ctx]) ? -EAGAIN : -ENOENT;
+		return no_place(hmm, ctx);
 	err = hmm->os->ctx_copy(&hmm->os_ctx[ctx], page->addr, page->host, PAGE, bytes);
+	if (err == -EINVAL && dropped_replaced(hmm, ctx, page->addr))
+		return no_place(hmm, ctx);
 	page->left = !err && trash(hmm, page->host, PAGE);
 	return err;
 }

@@ -137,6 +137,11 @@ static struct verdict look_at(struct hmm *hmm, unsigned ctx, uintptr_t page)
 	return v;
 }
 
+bool dropped_replaced(struct hmm *hmm, unsigned ctx, uintptr_t page)
+{
+	return !look_at(hmm, ctx, page).alive;
+}
+
 /* One verdict, and what follows from it. -EAGAIN: a change is pending, it may not be true. */
 static int judge_piece(struct hmm *hmm, const struct to_judge *j, uintptr_t *at)
 {

@@ -490,6 +490,9 @@ bool judging(const struct hmm *hmm, uintptr_t start, uintptr_t end);
 /* Before [start, end) is registered: entries there of something that left without a message.
  * -EAGAIN: a change is pending, its message may say so. */
 int dropped_strangers(struct hmm *hmm, uintptr_t start, uintptr_t end);
+/* Is what is mapped at a page with an entry of that context another mapping? True as long as no
+ * change of the context is pending. */
+bool dropped_replaced(struct hmm *hmm, unsigned ctx, uintptr_t page);
 
 /* ---- forked.c ---- */
 void forked_child(struct hmm *hmm, unsigned ctx, int child);

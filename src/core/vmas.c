@@ -25,6 +25,7 @@
 #define VALUE_SYSV (1u << 16)
 #define VALUE_ANON (1u << 17)
 #define VALUE_SEGMENT_SHIFT 32
+#define STRANGERS_NS UINT64_C(10000000000)
 
 static struct mirrored unpack(const struct range_entry *entry)
 {
@@ -379,6 +380,32 @@ static int mirror_moved(struct hmm *hmm, struct mirrored *m)
 	return err;
 }
 
+/* Of a large one only the pager knows it without a look at each page. */
+static bool maybe_away(struct hmm *hmm, uintptr_t start, uintptr_t end)
+{
+	if (!hmm->pager || end - start > BLOCK)
+		return hmm->pager;
+	while (start < end && !books_get(hmm, start))
+		start += PAGE;
+	return start < end;
+}
+
+/*
+ * Pages that are away belong to a mapping that is registered. Where one is not, it has taken the
+ * place of theirs, and nothing tells so of shmat(SHM_REMAP). Registered with them there it would be
+ * where they come home to. Sent home before, they find no such place; and the device has let go of
+ * their frames.
+ */
+static int strangers_home(struct hmm *hmm, const struct mirrored *m)
+{
+	struct request home = { .kind = REQUEST_HOME, .start = m->start, .end = m->end };
+
+	if (!maybe_away(hmm, m->start, m->end) || vmas_has_token(hmm, &hmm->mm, m->start))
+		return 0;
+	home.deadline = hmm->os->now() + STRANGERS_NS;
+	return request_do(hmm, &home);
+}
+
 /*
  * Register a VMA whole. 0; -EOPNOTSUPP the kernel does not give it, or somebody else's
  * userfaultfd has it; -EAGAIN it changed, look again; -EINVAL the same, or it is of a kind
@@ -389,8 +416,10 @@ int vmas_mirror(struct hmm *hmm, const struct os_vma *vma)
 	struct mirrored m = describe(vma);
 	enum overlap overlap;
 	unsigned waited = 0;
-	int err;
+	int err = strangers_home(hmm, &m);
 
+	if (err)
+		return err;
 	do {
 		unsigned ctx;
 

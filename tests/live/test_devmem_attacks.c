@@ -18,6 +18,7 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/shm.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
 #include <sys/wait.h>
@@ -482,6 +483,196 @@ static enum verdict failed_then_real(const void *arg)
 	return PASS;
 }
 
+/* ---- shmat(SHM_REMAP), of which nothing tells, over what is away ---- */
+
+struct over {
+	struct away *dev;
+	struct zone zone;
+	char *at; /* the segment, or what came after it */
+	size_t first, pages;
+};
+
+static enum verdict over_home(struct over *o)
+{
+	int64_t n = hmm_migrate_to_host(away_hmm(o->dev), (uintptr_t)o->zone.at, LENGTH);
+
+	CHECK(n >= 0, "to_host: %lld", (long long)n);
+	return PASS;
+}
+
+static enum verdict over_evict(struct over *o)
+{
+	int64_t n = hmm_devmem_evict(away_devmem(o->dev), 0, UINT64_MAX);
+
+	CHECK(n >= 0, "evict: %lld", (long long)n);
+	return PASS;
+}
+
+static enum verdict over_close(struct over *o)
+{
+	struct away *dev = o->dev;
+
+	o->dev = NULL;
+	away_close(dev);
+	return PASS;
+}
+
+static enum verdict over_touch(struct over *o)
+{
+	for (size_t p = 0; p < PAGES; p++)
+		((volatile char *)o->zone.at)[p * PAGE];
+	return PASS;
+}
+
+static enum verdict over_fork(struct over *o)
+{
+	pid_t pid = fork();
+
+	if (!pid)
+		_exit(zone_differs(&o->zone) >= 0);
+	EXPECT(0, live_wait(pid, 10));
+	return PASS;
+}
+
+static enum verdict over_clone(struct over *o)
+{
+	pid_t pid = (pid_t)syscall(SYS_clone, SIGCHLD, 0, 0, 0, 0);
+
+	if (!pid)
+		_exit(zone_differs(&o->zone) >= 0);
+	EXPECT(0, live_wait(pid, 10));
+	return PASS;
+}
+
+static enum verdict over_again(struct over *o)
+{
+	int64_t n = hmm_migrate_to_device(away_devmem(o->dev), (uintptr_t)o->zone.at, LENGTH);
+
+	CHECK(n >= 0 || n == -EBUSY, "to_device: %lld", (long long)n);
+	return PASS;
+}
+
+/* Pages that are away themselves, moved over it. */
+static enum verdict over_mremap(struct over *o)
+{
+	char *from = away_map(LENGTH);
+	size_t length = o->pages * PAGE;
+
+	for (size_t i = 0; i < length; i++)
+		from[i] = o->zone.shadow[o->first * PAGE + i] = (char)(i / 64 + 7);
+	TRY(away_out(o->dev, from, o->pages));
+	CHECK(mremap(from, length, length, MREMAP_MAYMOVE | MREMAP_FIXED, o->at) == o->at,
+	      "mremap: %s", strerror(errno));
+	return PASS;
+}
+
+static enum verdict over_shmdt(struct over *o)
+{
+	SYS(shmdt(o->at));
+	zone_access(&o->zone, o->first, o->first + o->pages, ZONE_NONE);
+	return PASS;
+}
+
+/* Anonymous memory anew after it, which is private and may be taken for the old one. */
+static enum verdict over_map(struct over *o)
+{
+	size_t length = o->pages * PAGE;
+
+	SYS(shmdt(o->at));
+	SYS(mmap(o->at, length, RW, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0));
+	zone_zero(&o->zone, o->first, o->first + o->pages);
+	return over_again(o);
+}
+
+/* The same, and the device looks at it first. */
+static enum verdict over_seen(struct over *o)
+{
+	size_t length = o->pages * PAGE;
+	unsigned char *seen = hmm_alloc(LENGTH);
+
+	SYS(shmdt(o->at));
+	SYS(mmap(o->at, length, RW, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0));
+	zone_zero(&o->zone, o->first, o->first + o->pages);
+	EXPECT(0, away_read(o->dev, seen, o->at, length));
+	for (size_t i = 0; i < length; i++)
+		CHECK(!seen[i], "the device reads %d in new memory", seen[i]);
+	hmm_free(seen, LENGTH);
+	return over_home(o);
+}
+
+static const struct over_op {
+	const char *name;
+	enum verdict (*run)(struct over *o);
+} over_ops[] = {
+	{ "touch", over_touch },   { "home", over_home },     { "evict", over_evict },
+	{ "close", over_close },   { "fork", over_fork },     { "clone", over_clone },
+	{ "again", over_again },   { "mremap", over_mremap }, { "shmdt", over_shmdt },
+	{ "mapped", over_map }, { "seen", over_seen },
+};
+
+/* Every other page of the segment has been written to. */
+static enum verdict over_attach(struct over *o)
+{
+	size_t length = o->pages * PAGE;
+	int id = shmget(IPC_PRIVATE, length, IPC_CREAT | 0600);
+	char *elsewhere = shmat(id, NULL, 0);
+
+	CHECK(elsewhere != (void *)-1, "shmat: %s", strerror(errno));
+	zone_zero(&o->zone, o->first, o->first + o->pages);
+	for (size_t p = 0; p < o->pages; p += 2)
+		elsewhere[p * PAGE] = o->zone.shadow[(o->first + p) * PAGE] = 'S';
+	o->at = shmat(id, o->zone.at + o->first * PAGE, SHM_REMAP);
+	CHECK(o->at == o->zone.at + o->first * PAGE, "shmat: %s", strerror(errno));
+	shmctl(id, IPC_RMID, NULL);
+	SYS(shmdt(elsewhere));
+	return PASS;
+}
+
+/* looked: the device has, so that the segment is mirrored when the pages would come home. */
+static enum verdict over_one(const struct away_options *options, const struct over_op *op,
+			     bool part, bool looked)
+{
+	struct over o = { .first = part ? 4 : 0, .pages = part ? 8 : PAGES };
+	size_t length = o.pages * PAGE;
+	char *seen = hmm_alloc(LENGTH);
+
+	TRY(zone_make(&o.zone, PAGES, 15));
+	EXPECT(0, away_open(&o.dev, options));
+	TRY(away_out(o.dev, o.zone.at, PAGES));
+	TRY(over_attach(&o));
+	if (looked) {
+		EXPECT(0, away_read(o.dev, seen, o.at, length));
+		EXPECT(0, memcmp(seen, o.zone.shadow + o.first * PAGE, length));
+	}
+	TRY(op->run(&o));
+	TRY(zone_check(&o.zone, op->name));
+	if (o.dev) {
+		TRY(over_home(&o));
+		TRY(away_settles(o.dev, 0));
+		away_close(o.dev);
+	}
+	TRY(zone_check(&o.zone, "closed"));
+	zone_dispose(&o.zone);
+	hmm_free(seen, LENGTH);
+	return PASS;
+}
+
+static enum verdict shmat_over(const void *arg)
+{
+	for (unsigned i = 0; i < sizeof(over_ops) / sizeof(over_ops[0]); i++)
+		for (unsigned how = 0; how < 4; how++) {
+			const struct over_op *op = &over_ops[i];
+			char why[200];
+
+			if (over_one(arg, op, how & 1, how & 2) == PASS)
+				continue;
+			snprintf(why, sizeof(why), "%s", live_reason());
+			FAILED("%s, %s%s: %s", op->name, how & 1 ? "part" : "whole",
+			       how & 2 ? ", looked at" : "", why);
+		}
+	return PASS;
+}
+
 /* ---- a child has copies of our descriptors ---- */
 
 static enum verdict inherited(const void *arg)
@@ -532,6 +723,7 @@ int main(int argc, char **argv)
 		ON_BOTH(failed_by_limit, "unmap-event-of-failed-call"),
 		ON_BOTH(failed_by_seal, "unmap-event-of-failed-call-sealed"),
 		ON_BOTH(failed_then_real, "unmap-event-of-failed-call-then-real"),
+		ON_BOTH(shmat_over, "shmat-remap"),
 		ON_BOTH(inherited, "inherited-uffd-hangs-munmap"),
 	};
 

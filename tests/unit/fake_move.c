@@ -11,7 +11,8 @@
  * - -EEXIST the destination has a page or a marker, -EFAULT the source has a
  *   marker, -EBUSY the source is shared with a child or pinned; a hole is moved as a hole;
  * - COPY asks for no permission and overwrites markers; ZEROPAGE and POISON want nothing there.
- *   All three take what is registered with any context: whoever uses them must know;
+ *   All three take what is registered with any context: whoever uses them must know. COPY takes
+ *   no SysV segment (-EINVAL);
  * - what was done wakes who waits there, whatever became of the rest.
  * REGISTER does not look at `changing`.
  */
@@ -189,6 +190,8 @@ static uint64_t copied(uintptr_t src)
 
 static int copy_page(struct fake_page *dst, const struct op *op, size_t at)
 {
+	if (fake_object[dst->object].kind == OS_VMA_SYSV)
+		return -EINVAL;
 	if (dst->flags)
 		return -EEXIST;
 	if (!fake_page(op->src + at)->mapped)

@@ -195,6 +195,60 @@ static void two_of_one_owner(void **state)
 	away_end(true);
 }
 
+/* ---- what was replaced without a message, as by shmat(SHM_REMAP) ---- */
+
+static void replaced(unsigned page, unsigned n, enum fake_object_name object)
+{
+	for (unsigned i = page; i < page + n; i++) {
+		away.page[i].is = AWAY_READS;
+		away.page[i].value = 0;
+		away.page[i].old_too = false;
+	}
+	fake_shmdt(page, n);
+	fake_map(page, n, object, RW);
+}
+
+/* A device asks for it: mirrored, it is not where the old pages are, nor where they go home to. */
+static void replaced_and_mirrored(void **state)
+{
+	for (unsigned host = 0; host < 2; host++) {
+		struct hmm_devmem_options options = { .type = HMM_DEVMEM_PRIVATE,
+						      .frames = VRAM_FRAMES,
+						      .host_frames = host };
+
+		for (unsigned sysv = 0; sysv < 2; sysv++) {
+			away_begin(*state, &options);
+			away_move(A, LEN);
+			replaced(P, 4, sysv ? FAKE_SYSV : FAKE_ANON);
+			assert_int_equal(vram_program(&away.vram, P, 4, false), 0);
+			for (unsigned i = P; i < P + 4; i++) {
+				assert_false(away.vram.entry[i].device);
+				assert_int_equal(vram_read(&away.vram, i), 0);
+			}
+			assert_int_equal(away_count(A, LEN), LEN - 4);
+			assert_int_equal(to_host(A, LEN), LEN - 4);
+			assert_int_equal(vram_used(&away.vram), 0);
+			away_end(true);
+		}
+	}
+}
+
+/* It is registered with the old one's context before that is noticed. */
+static void replaced_and_registered(void **state)
+{
+	int16_t ctx;
+
+	away_begin(*state, NULL);
+	away_move(A, LEN);
+	ctx = (int16_t)fake_ctx_of(P);
+	replaced(P, 4, FAKE_SYSV);
+	for (unsigned i = P; i < P + 4; i++)
+		fake.page[i].ctx = ctx;
+	assert_int_equal(to_host(A, LEN), LEN);
+	assert_int_equal(vram_used(&away.vram), 0);
+	away_end(true);
+}
+
 /* ---- what fails ---- */
 
 /*
@@ -642,6 +696,8 @@ int main(void)
 		TEST(by_range),
 		TEST(for_another_device),
 		TEST(two_of_one_owner),
+		TEST(replaced_and_mirrored),
+		TEST(replaced_and_registered),
 		TEST(move_is_refused),
 		TEST(copy_is_refused_too),
 		TEST(no_memory_for_a_while),

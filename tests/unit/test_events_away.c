@@ -179,15 +179,22 @@ static void a_new_mapping_that_is_migrated(void **state)
 		}
 }
 
-/* The new one is mirrored by a device before the message of the old one's end is read. */
+/*
+ * The new one is registered before the message of the old one's end is read. (Who mirrors it waits
+ * for that, if he finds it unregistered. It may have been exchanged after that look.)
+ */
 static void a_new_mapping_that_is_mirrored(void **state)
 {
 	EACH_KIND(k) {
+		unsigned ctx;
+
 		begin(*state, k);
+		ctx = (unsigned)fake_ctx_of(A);
 		fake.hold_queue = true;
 		away_unmap(A, LEN);
 		away_map(A, LEN);
 		fake.hold_queue = false;
+		fake_register(ctx, fake_addr(A), fake_addr(A + LEN), false);
 		vram_look(&away.vram, P, 1);
 		fake_register((unsigned)fake_ctx_of(B) % CONTEXTS, fake_addr(A),
 			      fake_addr(A + LEN), false);
