@@ -15,7 +15,6 @@
 #include "devices_odp.h"
 #include "devices_svm.h"
 #include "devices_uring.h"
-#include "devices_uvmem.h"
 
 static int ram_open(struct device *dev)
 {
@@ -140,9 +139,6 @@ const struct driver live_drivers[] = {
 	  live_svm_lookup, live_svm_mark, .stale = live_svm_stale },
 	{ "svm-vram", live_svm_open_vram, live_svm_close, live_svm_read, live_svm_write,
 	  live_svm_lookup, live_svm_mark, .stale = live_svm_stale },
-	{ "uvmem", live_uvmem_open, live_uvmem_close, live_uvmem_read, live_uvmem_write,
-	  live_uvmem_lookup, ram_mark, ram_stale, .no_fork = LIVE_UVMEM_NO_FORK,
-	  .take = live_uvmem_take },
 };
 const unsigned live_driver_count = sizeof(live_drivers) / sizeof(live_drivers[0]);
 

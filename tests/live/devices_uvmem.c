@@ -31,7 +31,7 @@ static int can_open(void)
 	return err;
 }
 
-int live_uvmem_open(struct device *dev)
+static int uvmem_device_open(struct device *dev)
 {
 	struct rig *rig = calloc(1, sizeof(*rig));
 
@@ -47,7 +47,7 @@ static void let_go(struct rig *rig)
 	*rig = (struct rig){ .uv = NULL };
 }
 
-void live_uvmem_close(struct device *dev)
+static void uvmem_device_close(struct device *dev)
 {
 	let_go(dev->priv);
 	free(dev->priv);
@@ -65,7 +65,7 @@ static int share(struct rig *rig)
 }
 
 /* Sharing discloses nothing, so pages are zeros then: their bytes are put back. */
-enum verdict live_uvmem_take(struct device *dev, void *start, size_t length)
+static enum verdict uvmem_device_take(struct device *dev, void *start, size_t length)
 {
 	struct rig *rig = dev->priv;
 	char *bytes;
@@ -120,21 +120,43 @@ static int store(struct uvmem_side *side, void *arg)
 	return uvmem_store(side, c->dst, c->src, c->length);
 }
 
-int live_uvmem_read(struct device *dev, void *dst, const void *src, size_t length)
+static int uvmem_device_read(struct device *dev, void *dst, const void *src, size_t length)
 {
 	struct rig *rig = dev->priv;
 
 	return uvmem_run(rig->uv, load, &(struct copy){ dst, src, length });
 }
 
-int live_uvmem_write(struct device *dev, void *dst, const void *src, size_t length)
+static int uvmem_device_write(struct device *dev, void *dst, const void *src, size_t length)
 {
 	struct rig *rig = dev->priv;
 
 	return uvmem_run(rig->uv, store, &(struct copy){ dst, src, length });
 }
 
-uint64_t live_uvmem_lookup(const struct device *dev, const void *addr)
+static uint64_t uvmem_device_lookup(const struct device *dev, const void *addr)
 {
 	return 0;
 }
+
+static void no_mark(struct device *dev, const void *start, size_t length)
+{
+}
+
+static uint64_t no_stale(struct device *dev)
+{
+	return 0;
+}
+
+const struct driver live_uvmem = {
+	.name = "uvmem",
+	.open = uvmem_device_open,
+	.close = uvmem_device_close,
+	.read = uvmem_device_read,
+	.write = uvmem_device_write,
+	.lookup = uvmem_device_lookup,
+	.mark = no_mark,
+	.stale = no_stale,
+	.no_fork = "a child has no secure side (`live uvmem_leaks` has it)",
+	.take = uvmem_device_take,
+};

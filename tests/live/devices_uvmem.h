@@ -11,13 +11,7 @@
 
 #include "devices.h"
 
-int live_uvmem_open(struct device *dev);
-void live_uvmem_close(struct device *dev);
-int live_uvmem_read(struct device *dev, void *dst, const void *src, size_t length);
-int live_uvmem_write(struct device *dev, void *dst, const void *src, size_t length);
-uint64_t live_uvmem_lookup(const struct device *dev, const void *addr);
-enum verdict live_uvmem_take(struct device *dev, void *start, size_t length);
-
-#define LIVE_UVMEM_NO_FORK "a child has no secure side (`live uvmem_leaks` has it)"
+/* Not in live_drivers[]: it has to be told which memory is meant. */
+extern const struct driver live_uvmem;
 
 #endif

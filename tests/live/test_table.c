@@ -27,6 +27,7 @@
 
 #include "devices_edu.h"
 #include "devices_userptr.h"
+#include "devices_uvmem.h"
 #include "ops.h"
 
 #define NOBODY 65534
@@ -154,6 +155,8 @@ static void run_rows(const struct choice *choice, struct live_count *count)
 	for (unsigned d = 0; d < 2; d++)
 		if (listed(choice->driver, live_userptr[d].name))
 			run_driver(&live_userptr[d], 60, choice, count);
+	if (listed(choice->driver, live_uvmem.name))
+		run_driver(&live_uvmem, 60, choice, count);
 	if (choice->driver && listed(choice->driver, live_edu.name))
 		run_driver(&live_edu, 300, choice, count);
 }
