@@ -1,6 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: LGPL-2.1-or-later OR BSD-2-Clause
-# Configure (once) and build: build.sh DIRECTORY [MESON OPTION...]
+# Configure (once) and build: [TARGETS=...] build.sh DIRECTORY [MESON OPTION...]
+# TARGETS: of ninja, if not everything is wanted.
 # The tests are configured when cmocka is there (make check installs it), those of RDMA when its
 # libraries are (make check-lab does).
 set -eu
@@ -21,8 +22,9 @@ if [ "$tests" = true ] && pkg-config --exists libibverbs libfabric &&
 	! grep -q lab_verbs "$dir/build.ninja"; then
 	meson setup --reconfigure "$dir" >"$log" 2>&1 || { cat "$log" >&2; exit 1; }
 fi
+# shellcheck disable=SC2086 # words
 if [ -t 1 ]; then
-	ninja -C "$dir"
+	ninja -C "$dir" ${TARGETS:-}
 else
-	ninja -C "$dir" >"$log" 2>&1 || { cat "$log" >&2; exit 1; }
+	ninja -C "$dir" ${TARGETS:-} >"$log" 2>&1 || { cat "$log" >&2; exit 1; }
 fi

@@ -56,7 +56,7 @@ unit_but()
 	done
 }
 
-# configured DIRECTORY OPTION...: build it, or count a failure.
+# [TARGETS=...] configured DIRECTORY OPTION...: build it, or count a failure.
 configured()
 {
 	scripts/build.sh "$@" && return 0
@@ -76,12 +76,12 @@ if configured build; then
 fi
 
 step "unit with AddressSanitizer and UndefinedBehaviorSanitizer"
-if configured build-asan -Db_sanitize=address,undefined; then
+if TARGETS=unit-tests configured build-asan -Db_sanitize=address,undefined; then
 	UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 run build-asan asan --suite unit -t 4
 fi
 
 step "unit with ThreadSanitizer"
-if configured build-tsan -Db_sanitize=thread; then
+if TARGETS=unit-tests configured build-tsan -Db_sanitize=thread; then
 	# Its shadow has fixed addresses, which a randomized layout runs into.
 	wrap="setarch -R"
 	# One that has one thread, and thirty thousand runs, has nothing for it to see.
@@ -124,7 +124,7 @@ fi
 step "fuzz, short"
 if ! command -v clang >/dev/null; then
 	skipped "fuzz" "clang is not installed"
-elif CC=clang configured build-fuzz -Dfuzz=true; then
+elif CC=clang TARGETS=fuzzers configured build-fuzz -Dfuzz=true; then
 	run build-fuzz fuzz --suite fuzz
 fi
 

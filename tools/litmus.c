@@ -218,21 +218,32 @@ static void run_case(struct litmus *l, struct result *result, uint64_t rounds)
 		memcpy(result->reason, l->reason, sizeof(result->reason));
 }
 
-/* The rounds, divided among the cases that were chosen; the first get the rest. */
+#define SHARE 4u
+
+static unsigned share(const struct result *result)
+{
+	return result->what->dear ? 1 : SHARE;
+}
+
+/* The rounds, divided among the cases that were chosen; what is dear gets fewer, the last the rest. */
 static void run_cases(struct litmus *l, struct options *options)
 {
-	uint64_t chosen = 0, index = 0;
+	uint64_t shares = 0, rounds = options->rounds;
 
 	for (size_t i = 0; i < options->count; i++) {
 		options->results[i].chosen |= !options->some;
-		chosen += options->results[i].chosen;
+		shares += options->results[i].chosen ? share(&options->results[i]) : 0;
 	}
 	for (size_t i = 0; i < options->count; i++) {
-		if (!options->results[i].chosen)
+		struct result *result = &options->results[i];
+		uint64_t part;
+
+		if (!result->chosen)
 			continue;
-		run_case(l, &options->results[i],
-			 options->rounds / chosen + (index < options->rounds % chosen));
-		index++;
+		part = rounds * share(result) / shares;
+		run_case(l, result, part);
+		rounds -= part;
+		shares -= share(result);
 	}
 }
 

@@ -122,6 +122,7 @@ struct litmus_case {
 	const char *what;
 	bool gpu; /* odd rounds may be the GPU's */
 	bool each; /* naive, this very case must see something */
+	bool dear; /* a quarter of the rounds will do: each moves pages several times */
 	int (*setup)(struct litmus *l);
 	int (*round)(struct litmus *l, uint64_t i);
 	void (*end)(struct litmus *l);

@@ -202,7 +202,7 @@ static const struct change {
 	int (*change)(char *at);
 	unsigned rounds;
 } changes[] = {
-	{ "raw munmap and mmap", raw_munmap, 100000 },
+	{ "raw munmap and mmap", raw_munmap, 40000 },
 	{ "MAP_FIXED over it", raw_fixed, 20000 },
 	{ "madvise(DONTNEED)", raw_dontneed, 20000 },
 	{ "mremap away", raw_mremap, 10000 },
