@@ -203,12 +203,14 @@ static bool on_its_way(const struct look *l, uintptr_t start, uintptr_t end)
  */
 static int ask_books(struct look *l, uintptr_t start, uintptr_t end)
 {
-	uint64_t entry;
 	int err;
 
 	l->books = false;
-	if (!l->hmm->pager || !l->range->owner || !l->range->notifier || !l->entered ||
-	    !books_next(l->hmm, &start, end, &entry))
+	if (!l->hmm->pager || !l->range->owner || !l->range->notifier || !l->entered)
+		return 0;
+	while (start < end && !books_get(l->hmm, start))
+		start += PAGE;
+	if (start == end)
 		return 0;
 	err = fence_quiet(l->hmm, l->entry.ctx);
 	l->books = !err;
