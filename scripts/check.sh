@@ -84,8 +84,8 @@ step "unit with ThreadSanitizer"
 if TARGETS=unit-tests configured build-tsan -Db_sanitize=thread; then
 	# Its shadow has fixed addresses, which a randomized layout runs into.
 	wrap="setarch -R"
-	# One that has one thread, and thirty thousand runs, has nothing for it to see.
-	unit_but build-tsan migrate_steps
+	# What has one thread, and thousands of runs, has nothing for it to see.
+	unit_but build-tsan migrate_steps fuzz_events fuzz_wire
 	set --
 	while read -r name; do
 		set -- "$@" "$name"
@@ -101,8 +101,9 @@ elif [ -z "$built" ]; then
 	failed "valgrind: there is no build"
 else
 	# Not what opens the running kernel's mirror: valgrind does not know PAGEMAP_SCAN, and
-	# takes what that fills in for uninitialised. Nor what takes a minute without it.
-	unit_but build home migrate_steps
+	# takes what that fills in for uninitialised. Nor what takes minutes in it; of those
+	# the fuzzers run with clang's sanitizers below.
+	unit_but build home migrate_steps fuzz_events fuzz_wire
 	set --
 	while read -r name; do
 		set -- "$@" "$name"
