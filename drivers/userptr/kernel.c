@@ -84,12 +84,8 @@ int userptr_kernel_create(struct userptr *dev, const char *source, const char *n
 			  const char *options, struct userptr_kernel **out)
 {
 	struct userptr_kernel *k;
-	int err;
+	int err = begin_call(source && name && out ? dev : NULL);
 
-	userptr_hush();
-	if (!dev || !source || !name || !out)
-		return -EINVAL;
-	err = check_process(dev);
 	if (err)
 		return err;
 	k = calloc(1, sizeof(*k));

@@ -222,12 +222,8 @@ static int submit_stopped(struct userptr *dev, const struct userptr_launch *laun
 int userptr_submit(struct userptr *dev, const struct userptr_launch *launch,
 		   struct userptr_job **out)
 {
-	int err;
+	int err = begin_call(out ? dev : NULL);
 
-	userptr_hush();
-	if (!dev || !out)
-		return -EINVAL;
-	err = check_process(dev);
 	if (!err)
 		err = check_launch(dev, launch);
 	if (err)
@@ -313,12 +309,8 @@ static int finish(struct userptr_job *job)
 
 int userptr_wait(struct userptr_job *job)
 {
-	int err;
+	int err = begin_call(job ? job->dev : NULL);
 
-	userptr_hush();
-	if (!job)
-		return -EINVAL;
-	err = check_process(job->dev);
 	if (err)
 		return err;
 	err = finish(job);

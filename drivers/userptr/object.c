@@ -252,12 +252,8 @@ int userptr_object_create(struct userptr *dev, const void *start, size_t length,
 			  unsigned flags, struct userptr_object **out)
 {
 	struct userptr_object *o;
-	int err;
+	int err = begin_call(out ? dev : NULL);
 
-	userptr_hush();
-	if (!dev || !out)
-		return -EINVAL;
-	err = check_process(dev);
 	if (!err)
 		err = check_range(dev, (uintptr_t)start, length, flags);
 	if (err)
@@ -318,12 +314,8 @@ void userptr_object_destroy(struct userptr_object *o)
 int userptr_validate(struct userptr_object *o)
 {
 	struct use use = { .object = o };
-	int err;
+	int err = begin_call(o ? o->dev : NULL);
 
-	userptr_hush();
-	if (!o)
-		return -EINVAL;
-	err = check_process(o->dev);
 	if (err)
 		return err;
 	pthread_mutex_lock(&o->dev->turn);

@@ -167,6 +167,12 @@ uint64_t userptr_ms(void); /* CLOCK_MONOTONIC */
 /* This thread's next userptr_strerror(err). Returns err. */
 int userptr_say(int err, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 void userptr_hush(void);
+/* How a call of the program begins: nothing is said yet; -EINVAL no device, -ENODEV a child's. */
+static inline int begin_call(const struct userptr *dev)
+{
+	userptr_hush();
+	return dev ? check_process(dev) : -EINVAL;
+}
 /* An OpenCL call's result: 0, or negative errno, said with what failed. */
 int userptr_cl(cl_int result, const char *what);
 

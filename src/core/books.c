@@ -27,6 +27,13 @@ uint64_t books_get(const struct hmm *hmm, uintptr_t page)
 	return pager ? uhmm_ptable_lookup(&pager->books, page) : 0;
 }
 
+bool books_any(const struct hmm *hmm, uintptr_t start, uintptr_t end)
+{
+	while (start < end && !books_get(hmm, start))
+		start += PAGE;
+	return start < end;
+}
+
 int books_set(struct hmm *hmm, uintptr_t page, uint64_t entry)
 {
 	return uhmm_ptable_set(&hmm->pager->books, page, entry);

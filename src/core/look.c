@@ -206,11 +206,8 @@ static int ask_books(struct look *l, uintptr_t start, uintptr_t end)
 	int err;
 
 	l->books = false;
-	if (!l->hmm->pager || !l->range->owner || !l->range->notifier || !l->entered)
-		return 0;
-	while (start < end && !books_get(l->hmm, start))
-		start += PAGE;
-	if (start == end)
+	if (!l->hmm->pager || !l->range->owner || !l->range->notifier || !l->entered ||
+	    !books_any(l->hmm, start, end))
 		return 0;
 	err = fence_quiet(l->hmm, l->entry.ctx);
 	l->books = !err;

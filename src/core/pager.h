@@ -94,6 +94,8 @@ uint64_t book_moving(unsigned ctx, unsigned transfer, unsigned index);
 
 /* The entry of a page; any thread. */
 uint64_t books_get(const struct hmm *hmm, uintptr_t page);
+/* Is anything of it not at home? By page: books_next() is the pager's. */
+bool books_any(const struct hmm *hmm, uintptr_t start, uintptr_t end);
 /* The rest is the pager's. -ENOMEM: nothing was changed. */
 int books_set(struct hmm *hmm, uintptr_t page, uint64_t entry);
 void books_erase(struct hmm *hmm, uintptr_t page);

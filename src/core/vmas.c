@@ -385,9 +385,7 @@ static bool maybe_away(struct hmm *hmm, uintptr_t start, uintptr_t end)
 {
 	if (!hmm->pager || end - start > BLOCK)
 		return hmm->pager;
-	while (start < end && !books_get(hmm, start))
-		start += PAGE;
-	return start < end;
+	return books_any(hmm, start, end);
 }
 
 /*

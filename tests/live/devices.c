@@ -45,11 +45,11 @@ static uint64_t ram_lookup(const struct device *dev, const void *addr)
 	return ramdev_lookup(dev->priv, addr);
 }
 
-static void ram_mark(struct device *dev, const void *start, size_t length)
+void device_no_mark(struct device *dev, const void *start, size_t length)
 {
 }
 
-static uint64_t ram_stale(struct device *dev)
+uint64_t device_no_stale(struct device *dev)
 {
 	return 0;
 }
@@ -123,18 +123,18 @@ static uint64_t pair_stale(struct device *dev)
 }
 
 const struct driver live_drivers[] = {
-	{ "ramdev", ram_open, ram_close, ram_read, ram_write, ram_lookup, ram_mark,
-	  .stale = ram_stale },
+	{ "ramdev", ram_open, ram_close, ram_read, ram_write, ram_lookup, device_no_mark,
+	  .stale = device_no_stale },
 	{ "gpu", pair_open, pair_close, pair_read, pair_write, pair_lookup, pair_mark,
 	  .stale = pair_stale },
 	{ "uring", live_uring_open, live_uring_close, live_uring_read, live_uring_write,
-	  live_uring_lookup, ram_mark, .stale = live_uring_stale },
+	  live_uring_lookup, device_no_mark, .stale = live_uring_stale },
 	{ "uring-chunk", live_uring_open_chunked, live_uring_close, live_uring_read,
-	  live_uring_write, live_uring_lookup, ram_mark, .stale = live_uring_stale },
+	  live_uring_write, live_uring_lookup, device_no_mark, .stale = live_uring_stale },
 	{ "uring-plain", live_uring_open_plain, live_uring_close, live_uring_read,
-	  live_uring_write, live_uring_lookup, ram_mark, .stale = live_uring_stale },
+	  live_uring_write, live_uring_lookup, device_no_mark, .stale = live_uring_stale },
 	{ "odp", live_odp_open, live_odp_close, live_odp_read, live_odp_write,
-	  live_odp_lookup, ram_mark, .stale = ram_stale },
+	  live_odp_lookup, device_no_mark, .stale = device_no_stale },
 	{ "svm", live_svm_open, live_svm_close, live_svm_read, live_svm_write,
 	  live_svm_lookup, live_svm_mark, .stale = live_svm_stale },
 	{ "svm-vram", live_svm_open_vram, live_svm_close, live_svm_read, live_svm_write,

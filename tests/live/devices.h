@@ -42,6 +42,10 @@ struct driver {
 extern const struct driver live_drivers[];
 extern const unsigned live_driver_count;
 
+/* For who has no count of its own. */
+void device_no_mark(struct device *dev, const void *start, size_t length);
+uint64_t device_no_stale(struct device *dev);
+
 int device_open(const struct driver *driver, struct device *dev);
 void device_close(struct device *dev);
 

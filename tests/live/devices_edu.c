@@ -43,17 +43,8 @@ static uint64_t pci_lookup(const struct device *dev, const void *addr)
 	return edu_lookup(dev->priv, addr);
 }
 
-static void pci_mark(struct device *dev, const void *start, size_t length)
-{
-}
-
-/* It has no count of its own: a stale access is a fault of the IOMMU, and wrong bytes. */
-static uint64_t pci_stale(struct device *dev)
-{
-	return 0;
-}
-
+/* A stale access is a fault of the IOMMU, and wrong bytes: there is no count of its own. */
 const struct driver live_edu = { "edu",	    pci_open,	pci_close, pci_read,
-				 pci_write, pci_lookup, pci_mark,  pci_stale,
+				 pci_write, pci_lookup, device_no_mark, device_no_stale,
 				 live_edu_absent,
 				 .no_fork = "one process at a time has the device (`lab edu` has a fork)" };

@@ -195,20 +195,11 @@ static const char *absent(void)
 	return err ? why : NULL;
 }
 
-static void mark(struct device *dev, const void *start, size_t length)
-{
-}
-
-static uint64_t stale(struct device *dev)
-{
-	return 0;
-}
-
 #define NO_FORK "OpenCL does not survive a fork (`live userptr` has one)"
 
 const struct driver live_userptr[2] = {
-	{ "userptr", open_shared, close_rig, read_bytes, write_bytes, lookup, mark, stale,
-	  absent, .no_fork = NO_FORK },
-	{ "userptr-copy", open_copy, close_rig, read_bytes, write_bytes, lookup, mark, stale,
-	  absent, .no_fork = NO_FORK },
+	{ "userptr", open_shared, close_rig, read_bytes, write_bytes, lookup, device_no_mark,
+	  device_no_stale, absent, .no_fork = NO_FORK },
+	{ "userptr-copy", open_copy, close_rig, read_bytes, write_bytes, lookup, device_no_mark,
+	  device_no_stale, absent, .no_fork = NO_FORK },
 };

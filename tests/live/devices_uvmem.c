@@ -139,15 +139,6 @@ static uint64_t uvmem_device_lookup(const struct device *dev, const void *addr)
 	return 0;
 }
 
-static void no_mark(struct device *dev, const void *start, size_t length)
-{
-}
-
-static uint64_t no_stale(struct device *dev)
-{
-	return 0;
-}
-
 const struct driver live_uvmem = {
 	.name = "uvmem",
 	.open = uvmem_device_open,
@@ -155,8 +146,8 @@ const struct driver live_uvmem = {
 	.read = uvmem_device_read,
 	.write = uvmem_device_write,
 	.lookup = uvmem_device_lookup,
-	.mark = no_mark,
-	.stale = no_stale,
+	.mark = device_no_mark,
+	.stale = device_no_stale,
 	.no_fork = "a child has no secure side (`live uvmem_leaks` has it)",
 	.take = uvmem_device_take,
 };

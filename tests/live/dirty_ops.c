@@ -24,14 +24,7 @@
 #include <unistd.h>
 
 #include "dirty_live.h"
-
-#ifndef MADV_COLLAPSE
-#define MADV_COLLAPSE 25
-#endif
-#ifndef MADV_GUARD_INSTALL
-#define MADV_GUARD_INSTALL 102
-#define MADV_GUARD_REMOVE 103
-#endif
+#include "uapi.h"
 
 static char *page_of(const struct keeper *k, size_t page)
 {
