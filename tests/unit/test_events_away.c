@@ -1,57 +1,14 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later OR BSD-2-Clause */
 /*
  * test_events_away - what the program's changes do to pages that are away, in the orders in
- * which their messages can be read (G5; docs/migration.md). And fork.
+ * which their messages can be read (G5; docs/migration.md). Fork: test_events_fork.c.
  */
-#include "away.h"
 #include "core/pager.h"
-
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-
-#include <cmocka.h>
+#include "events_away.h"
 
 #include <errno.h>
 #include <string.h>
 #include <sys/mman.h>
-
-static const struct hmm_devmem_options kinds[] = {
-	{ .type = HMM_DEVMEM_PRIVATE, .frames = VRAM_FRAMES },
-	{ .type = HMM_DEVMEM_PRIVATE, .frames = VRAM_FRAMES, .host_frames = true },
-};
-
-#define EACH_KIND(k) for (unsigned k = 0; k < 2; k++)
-
-static int64_t to_device(unsigned page, unsigned n)
-{
-	return hmm_migrate_to_device(away.vram.devmem, fake_addr(page), n * PAGE);
-}
-
-static bool uses(unsigned page)
-{
-	return away.vram.entry[page].valid && away.vram.entry[page].device;
-}
-
-/* The change of that kind which is on its way, and where it starts. */
-static struct fake_change *change_of(enum os_msg_kind kind, unsigned page)
-{
-	struct fake_change *c;
-
-	for (unsigned i = 0; (c = fake_pending(i)); i++)
-		if (c->msg.kind == kind && (kind == OS_MSG_FORK || c->msg.start == fake_addr(page)))
-			return c;
-	fake_fail("there is no such change");
-}
-
-static void begin(struct hmm *hmm, unsigned kind)
-{
-	away_begin(hmm, &kinds[kind]);
-	away_move(P - 1, 4);
-	assert_int_equal(away_device_reads(P), 0);
-	assert_true(uses(P));
-}
 
 /* ---- a frame is nobody's only when its device knows ---- */
 
@@ -152,12 +109,6 @@ static void a_new_mapping_at_the_address(void **state)
 		}
 }
 
-static int read_now(void *arg)
-{
-	fake_queue_all();
-	return 0;
-}
-
 /*
  * The new one is registered MISSING by a migration of its own, before the message of the old
  * one's end is read: what smaps says of it then proves nothing.
@@ -179,6 +130,29 @@ static void a_new_mapping_that_is_migrated(void **state)
 		}
 }
 
+/* A new mapping is there, and registered, and the message of the old one's end not queued. */
+static void begin_exchanged(struct hmm *hmm, unsigned kind)
+{
+	unsigned ctx;
+
+	begin(hmm, kind);
+	ctx = (unsigned)fake_ctx_of(A);
+	fake.hold_queue = true;
+	away_unmap(A, LEN);
+	away_map(A, LEN);
+	fake.hold_queue = false;
+	fake_register(ctx, fake_addr(A), fake_addr(A + LEN), false);
+}
+
+static void end_exchanged(void)
+{
+	fake_queue_all();
+	away_settle();
+	assert_int_equal(fake_read_page(P), 0);
+	assert_int_equal(vram_used(&away.vram), 0);
+	away_end(true);
+}
+
 /*
  * The new one is registered before the message of the old one's end is read. (Who mirrors it waits
  * for that, if he finds it unregistered. It may have been exchanged after that look.)
@@ -186,23 +160,11 @@ static void a_new_mapping_that_is_migrated(void **state)
 static void a_new_mapping_that_is_mirrored(void **state)
 {
 	EACH_KIND(k) {
-		unsigned ctx;
-
-		begin(*state, k);
-		ctx = (unsigned)fake_ctx_of(A);
-		fake.hold_queue = true;
-		away_unmap(A, LEN);
-		away_map(A, LEN);
-		fake.hold_queue = false;
-		fake_register(ctx, fake_addr(A), fake_addr(A + LEN), false);
+		begin_exchanged(*state, k);
 		vram_look(&away.vram, P, 1);
 		fake_register((unsigned)fake_ctx_of(B) % CONTEXTS, fake_addr(A),
 			      fake_addr(A + LEN), false);
-		fake_queue_all();
-		away_settle();
-		assert_int_equal(fake_read_page(P), 0);
-		assert_int_equal(vram_used(&away.vram), 0);
-		away_end(true);
+		end_exchanged();
 	}
 }
 
@@ -213,24 +175,12 @@ static void a_new_mapping_that_is_mirrored(void **state)
 static void a_new_mapping_in_a_storm(void **state)
 {
 	EACH_KIND(k) {
-		unsigned ctx;
-
-		begin(*state, k);
-		ctx = (unsigned)fake_ctx_of(A);
-		fake.hold_queue = true;
-		away_unmap(A, LEN);
-		away_map(A, LEN);
-		fake.hold_queue = false;
-		fake_register(ctx, fake_addr(A), fake_addr(A + LEN), false);
+		begin_exchanged(*state, k);
 		assert_int_equal(hmm_fence(*state, fake_addr(P), PAGE), 0);
 		assert_false(away.vram.entry[P].valid);
 		assert_int_equal(vram_look(&away.vram, P, 1), 0);
 		assert_false(uses(P));
-		fake_queue_all();
-		away_settle();
-		assert_int_equal(fake_read_page(P), 0);
-		assert_int_equal(vram_used(&away.vram), 0);
-		away_end(true);
+		end_exchanged();
 	}
 }
 
@@ -558,154 +508,6 @@ static void no_answer_during_a_transfer(void **state)
 	}
 }
 
-/* ---- fork ---- */
-
-/* Read in any order with a munmap that came later: the child has what was there. */
-static void fork_read_after_a_later_unmap(void **state)
-{
-	EACH_KIND(k)
-		for (unsigned anew = 0; anew < 2; anew++) {
-			begin(*state, k);
-			fake.hold_queue = true;
-			away_fork();
-			away_unmap(P, 2);
-			if (anew)
-				away_map(P, 2);
-			fake.hold_queue = false;
-			fake_queue(change_of(OS_MSG_UNMAP, P));
-			fake_settle();
-			away_end(true);
-		}
-}
-
-/* The same while they are on their way. */
-static int fork_then_unmap(void *arg)
-{
-	fake.hold_queue = true;
-	away_fork();
-	away_unmap(P, 2);
-	fake.hold_queue = false;
-	fake_queue(change_of(OS_MSG_UNMAP, P));
-	return 0;
-}
-
-static void fork_read_late_during_a_transfer(void **state)
-{
-	EACH_KIND(k)
-		for (unsigned out = 0; out < 2; out++)
-			for (unsigned nth = 1; nth < 6; nth++) {
-				away_begin(*state, &kinds[k]);
-				away.vram.late = true;
-				if (!out)
-					away_move(P - 1, 4);
-				fake_at(FAKE_OP_WAIT, FAKE_BEFORE, -1, nth, fork_then_unmap, NULL);
-				fake_at(FAKE_OP_WAIT, FAKE_BEFORE, -1, nth + 3, read_now, NULL);
-				if (out)
-					to_device(P - 1, 4);
-				else
-					hmm_migrate_to_host(*state, fake_addr(P - 1), 4 * PAGE);
-				away_end(true);
-			}
-}
-
-static void fork_of_several_contexts(void **state)
-{
-	EACH_KIND(k)
-		for (unsigned late = 0; late < 2; late++) {
-			begin(*state, k);
-			away.vram.late = late;
-			away_move(B, 2);
-			assert_int_not_equal(fake_ctx_of(P), fake_ctx_of(B));
-			away_fork();
-			away_settle();
-			for (unsigned i = P - 1; i < P + 3; i++)
-				assert_true(fake.child[away.child[0].number]->page[i].copied);
-			away_fork();
-			away_end(true);
-		}
-}
-
-static void the_child_cannot_be_filled(void **state)
-{
-	begin(*state, 0);
-	fake_refuse(FAKE_OP_CHILD_COPY, fake_addr(P), -ESRCH, 1);
-	away_fork();
-	away.child[0].value[P] = 0; /* it is gone: nobody will look */
-	away_end(true);
-
-	begin(*state, 0);
-	fake_refuse(FAKE_OP_CHILD_COPY, fake_addr(P), -EAGAIN, 3);
-	away_fork();
-	away_end(true);
-}
-
-static int child_unmaps(void *arg)
-{
-	for (const struct fake_change *c = fake.changes; c; c = c->next)
-		if (c->msg.kind == OS_MSG_FORK && c->state < FAKE_READ) {
-			fake_at(FAKE_OP_CHILD_COPY, FAKE_BEFORE, -1, 1, child_unmaps, arg);
-			return 0;
-		}
-	fake_child_unmaps(away.child[0].number, P, 1);
-	++*(unsigned *)arg;
-	away.child[0].value[P] = 0;
-	return 0;
-}
-
-/* Without a sentinel the child runs, and changes what it has, before it is filled. */
-static void the_child_runs_before_it_is_filled(void **state)
-{
-	unsigned ran = 0;
-
-	for (unsigned late = 0; late < 2; late++)
-		EACH_KIND(k) {
-			fake_reset();
-			fake.no_sentinel = true;
-			*state = fake_open();
-			begin(*state, k);
-			away.vram.late = late;
-			away_fork();
-			fake_at(FAKE_OP_CHILD_COPY, FAKE_BEFORE, -1, 1, child_unmaps, &ran);
-			away_settle();
-			away_end(true);
-			if (late + k < 2)
-				fake_close(*state);
-		}
-	assert_true(ran > 0);
-}
-
-/* pthread_atfork: everything is home before, also what a driver has isolated. */
-static void home_before_fork(void **state)
-{
-	uint64_t src[2] = { 0 }, dst[2] = { 0 }, frame[2];
-
-	EACH_KIND(k) {
-		struct hmm_migrate m = { .size = sizeof(m), .start = fake_addr(P + 4),
-					 .end = fake_addr(P + 6), .src = src, .dst = dst };
-
-		begin(*state, k);
-		m.devmem = away.vram.devmem;
-		assert_int_equal(hmm_migrate_setup(&m), 0);
-		assert_int_equal(hmm_devmem_frames(m.devmem, frame, 2), 2);
-		dst[0] = hmm_migrate_frame(frame[0]);
-		dst[1] = hmm_migrate_frame(frame[1]);
-		fork_prepare(*state);
-		for (unsigned i = A; i < A + LEN; i++)
-			assert_int_equal(fake_count(1000 + i), 1);
-		for (unsigned i = A; i < A + LEN; i++)
-			assert_int_equal(fake.page[i].value, 1000 + i);
-		away_fork();
-		fork_done(*state);
-		assert_int_equal(hmm_migrate_pages(&m), 0);
-		assert_false((src[0] | src[1]) & HMM_MIGRATE_MIGRATE);
-		hmm_migrate_finalize(&m);
-		away_settle();
-		assert_int_equal(vram_used(&away.vram), 0);
-		assert_int_equal(to_device(P, 2), 2);
-		away_end(true);
-	}
-}
-
 /* ---- many ---- */
 
 /* More CPUs than the pager keeps in mind. */
@@ -806,12 +608,6 @@ int main(void)
 		TEST(unsettled_without_end),
 		TEST(retry_after_homing),
 		TEST(no_answer_during_a_transfer),
-		TEST(fork_read_after_a_later_unmap),
-		TEST(fork_read_late_during_a_transfer),
-		TEST(fork_of_several_contexts),
-		TEST(the_child_cannot_be_filled),
-		TEST(the_child_runs_before_it_is_filled),
-		TEST(home_before_fork),
 		TEST(a_crowd_waits),
 		TEST(pieces),
 		TEST(back_to_plain),
