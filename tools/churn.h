@@ -61,7 +61,6 @@ struct churn_tally {
 		cancelled;	/* of these, ended in an error as they should or might */
 	_Atomic uint64_t stale; /* values that were gone before their job was submitted */
 	_Atomic uint64_t wrong; /* anything else that should not be */
-	_Atomic uint64_t refused; /* mremaps of what is registered in part (docs/limits.md) */
 	pthread_mutex_t lock;	/* protects first */
 	char first[240];	/* what went wrong first; "" nothing */
 };

@@ -184,10 +184,6 @@ static int move_file(struct churn_graph *graph)
 	const char *old = file->text;
 	int rc = deb_graph_remap(graph->deb, which, churn_random(&graph->random) & 1);
 
-	if (rc == -EFAULT) { /* it stays where it is */
-		atomic_fetch_add(&graph->tally->refused, 1);
-		return 0;
-	}
 	if (!rc && old) {
 		gpu_verify_mark(graph->gpu, old, file->len);
 		gpu_verify_mark(graph->gpu, file->text, file->len);

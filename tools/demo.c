@@ -195,10 +195,6 @@ static void print_report(const struct options *options, const struct deb_graph *
 	printf("other jobs %" PRIu64 ", of which %" PRIu64
 	       " ended in an error as they should or might\n",
 	       atomic_load(&tally->jobs), atomic_load(&tally->cancelled));
-	if (atomic_load(&tally->refused))
-		printf("mremaps that were refused: %" PRIu64
-		       " (docs/limits.md: a mapping registered in part)\n",
-		       atomic_load(&tally->refused));
 	printf("bad pointers followed on purpose: %" PRIu64 "; the last: %s\n",
 	       result->bad_pointers, result->bad_pointer);
 	printf("stale accesses: %" PRIu64 "\n", stale(result));

@@ -29,6 +29,13 @@ uint64_t books_get(const struct hmm *hmm, uintptr_t page)
 
 bool books_any(const struct hmm *hmm, uintptr_t start, uintptr_t end)
 {
+	uint64_t entry;
+
+	if (!hmm->pager)
+		return false;
+	/* By the table's index, which may lag behind; only for what was here long ago. */
+	if (end - start > BLOCK)
+		return ptable_next(&hmm->pager->books, &start, end, &entry);
 	while (start < end && !books_get(hmm, start))
 		start += PAGE;
 	return start < end;

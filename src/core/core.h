@@ -5,6 +5,7 @@
  *	home.c      one mirror a process; who is a forked child
  *	mirror.c    making and ending it; attach, get, put
  *	vmas.c      which VMA is registered with which context
+ *	whole.c     what is registered together
  *	reader.c    messages -> queues; the gate
  *	worker.c    queues -> notifiers
  *	records.c   perf's mapping records, or permissions re-read at the fence
@@ -61,11 +62,11 @@ struct leaving {
 	uintptr_t start[2], end[2];
 };
 
-/* What is being registered: did an event of that context take anything out there since? */
+/* What is being registered, and where an event of that context took anything out there since. */
 struct entering {
 	unsigned ctx;
 	uintptr_t start, end;
-	bool ended;
+	uintptr_t ended_start, ended_end;
 };
 
 /* One userfaultfd context's gate. Its os_ctx is hmm->os_ctx[i]. */
@@ -183,6 +184,33 @@ static inline unsigned polled(const struct hmm *hmm)
 {
 	return CONTEXTS + hmm->sentinel;
 }
+
+/* ---- whole.c ---- */
+struct whole {
+	uintptr_t from, to;   /* mappings */
+	uintptr_t start, end; /* and room around them */
+};
+struct whole_asks {
+	struct hmm *hmm;
+	const struct os_mm *mm;
+	unsigned ctx;
+	/* May this be registered, or given up, with that context along with what it lies beside? */
+	bool (*may)(struct hmm *hmm, unsigned ctx, const struct os_vma *piece);
+	bool strict; /* all of it, or -EBUSY */
+	bool room;   /* and free address space around, if nothing is away there */
+};
+/* What belongs together with a VMA. -EAGAIN it is another one by now; -EBUSY. */
+int whole_of(const struct whole_asks *asks, const struct os_vma *vma, struct whole *whole);
+/* Does a mapping seem to be cut at the edge? *outer: the piece outside, which may be dealt with. */
+bool whole_cut(const struct whole_asks *asks, const struct whole *whole, bool above,
+	       struct os_vma *outer);
+/*
+ * Register it by `call`, ctx_register or so. -EBUSY: or something of the library's is in it; -EAGAIN: the
+ * reader, which does not wait, has to ask again. A mapping that is cut by it all the same is made
+ * whole again at once.
+ */
+typedef int (*whole_call)(const struct os_ctx *ctx, uintptr_t start, uintptr_t end);
+int whole_register(const struct whole_asks *asks, const struct whole *whole, whole_call call);
 
 /* ---- reader.c, worker.c ---- */
 void *reader_main(void *hmm);

@@ -48,9 +48,10 @@ static int region_ready(struct hmm *hmm, unsigned ctx, _Atomic uintptr_t *region
 
 	if (*region)
 		return 0;
+	errno = 0;
 	at = (uintptr_t)hmm->os->region_map(size);
 	if (!at)
-		return -ENOMEM;
+		return errno == EAGAIN ? -EAGAIN : -ENOMEM;
 	err = hmm->os->ctx_register(&hmm->os_ctx[ctx], at, at + size);
 	if (err)
 		hmm->os->region_unmap((void *)at, size);

@@ -28,7 +28,6 @@ struct look {
 	struct hmm *hmm;
 	struct hmm_range *range;
 	bool fault;
-	unsigned refused; /* times that registering this place was refused */
 	bool mapped;	  /* what has to be looked at again is the pages, not the mapping */
 	bool force;	  /* the token said that the map is wrong here */
 	uintptr_t answered; /* entries below are answers, no requests any more */
@@ -129,10 +128,6 @@ static int mirror(struct look *l, struct os_vma *vma, uintptr_t at, uintptr_t en
 	if (!err)
 		err = vmas_mirror(l->hmm, vma);
 	l->force = false;
-	/* For good, or because what was there changed meanwhile? */
-	if ((err == -EOPNOTSUPP || (err == -EINVAL && vma->kind != OS_VMA_SPECIAL)) &&
-	    ++l->refused < 3)
-		return -EAGAIN;
 	if (err == -EINVAL)
 		err = refuse(l, at, end, -EFAULT, HMM_REASON_SPECIAL);
 	else if (err == -EOPNOTSUPP)
@@ -484,7 +479,7 @@ int look(struct hmm_range *range, bool fault)
 		if (err)
 			return err;
 		at = end;
-		tries = l.refused = 0;
+		tries = 0;
 	}
 	return range->notifier && hmm_notifier_read_retry(range) ? -EBUSY : 0;
 }

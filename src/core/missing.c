@@ -16,11 +16,13 @@
  */
 #include <errno.h>
 
-#include "core/pager.h"
+#include "core/migrate.h"
 
 /* How long all is home before a VMA goes back to plain, and how often that is looked at. */
 #define HOME_NS UINT64_C(200000000)
 #define TRIM_NS UINT64_C(50000000)
+/* How often in a row what lies beside a mapping is refused, before that goes alone. */
+#define WHOLES 8u
 
 /* The end of what the list has from `at` on; `at` if nothing. */
 static uintptr_t covered(const struct pager *pager, unsigned ctx, uintptr_t at)
@@ -95,9 +97,93 @@ bool missing_proves(const struct hmm *hmm, unsigned ctx, uintptr_t page)
 	return true;
 }
 
+/*
+ * Anonymous, and not what the pager needs, which could wait for itself at a hole there. What is on the
+ * list is not registered again. Somebody else's is refused; another context's is, too.
+ */
+static bool may_be_missing(struct hmm *hmm, unsigned ctx, const struct os_vma *piece)
+{
+	const struct pager *pager = hmm->pager;
+
+	return !piece->shared && !piece->inode && !migrate_is_ours(hmm, piece) &&
+	       covered(pager, ctx, piece->start) == piece->start &&
+	       uncovered(pager, ctx, piece->start, piece->end) == piece->end;
+}
+
+static void list_add(struct pager *pager, unsigned ctx, uintptr_t start, uintptr_t end)
+{
+	if (pager->missing_n < MISSING_VMAS)
+		pager->missing[pager->missing_n++] =
+			(struct missing){ .start = start, .end = end, .ctx = ctx };
+}
+
+/* What was registered along. */
+static void list_others(struct hmm *hmm, unsigned ctx, uintptr_t start, uintptr_t end,
+			const struct whole *whole)
+{
+	uintptr_t at = whole->start;
+	struct os_vma vma;
+
+	for (; at < whole->end; at = vma.end) {
+		if (at == start)
+			at = end;
+		if (hmm->os->vma_find_fast(&hmm->reader_mm, at, &vma) || vma.end > whole->end)
+			return;
+		if (vma.end <= start || vma.start >= end)
+			list_add(hmm->pager, ctx, vma.start, vma.end);
+	}
+}
+
+/* What there is to register along with [start, end), a mapping or what of it is not on the list. */
+static int find_whole(struct hmm *hmm, unsigned ctx, uintptr_t start, uintptr_t end,
+		      struct whole *whole)
+{
+	struct whole_asks asks = { .hmm = hmm, .mm = &hmm->reader_mm, .ctx = ctx,
+				   .may = may_be_missing, .room = true };
+	struct pager *pager = hmm->pager;
+	struct os_vma vma;
+
+	*whole = (struct whole){ start, end, start, end };
+	if (hmm->os->vma_find(&hmm->reader_mm, start, &vma) || vma.start > start)
+		return -EAGAIN;
+	if (vma.start == start && vma.end == end)
+		return whole_of(&asks, &vma, whole);
+	/* Not what it was, unless its list tells why. */
+	if (vma.end < end || (vma.end > end && covered(pager, ctx, end) == end) ||
+	    (vma.start < start && covered(pager, ctx, start - PAGE) != start))
+		return -EAGAIN;
+	return 0;
+}
+
+/* -EAGAIN: it, or what belongs to it, changes. */
+static int register_whole(struct hmm *hmm, unsigned ctx, uintptr_t start, uintptr_t end,
+			  struct whole *whole)
+{
+	struct whole_asks asks = { .hmm = hmm, .mm = &hmm->reader_mm, .ctx = ctx,
+				   .may = may_be_missing };
+	struct pager *pager = hmm->pager;
+	int err = find_whole(hmm, ctx, start, end, whole);
+
+	if (err)
+		return err;
+	if (pager->wholes_refused >= WHOLES)
+		*whole = (struct whole){ start, end, start, end };
+	err = dropped_strangers(hmm, whole->from, whole->to);
+	if (err)
+		return err;
+	err = whole_register(&asks, whole, hmm->os->ctx_register_missing);
+	if ((err == -EBUSY || err == -EINVAL) && (whole->start < start || whole->end > end)) {
+		pager->wholes_refused++;
+		return -EAGAIN; /* something has come there */
+	}
+	pager->wholes_refused = 0;
+	return err;
+}
+
 static int register_piece(struct hmm *hmm, unsigned ctx, uintptr_t start, uintptr_t end)
 {
 	struct pager *pager = hmm->pager;
+	struct whole whole;
 	unsigned flags = 0;
 	int err;
 
@@ -111,14 +197,14 @@ static int register_piece(struct hmm *hmm, unsigned ctx, uintptr_t start, uintpt
 	if (!hmm->os->vma_flags(start, &flags) && (flags & OS_VMA_MISSING) &&
 	    belongs_all(hmm, ctx, start, end))
 		goto on_the_list;
-	err = hmm->os->ctx_register_missing(&hmm->os_ctx[ctx], start, end);
+	err = register_whole(hmm, ctx, start, end, &whole);
 	if (err)
 		return err;
 	if (hmm->os->ctx_probe(&hmm->os_ctx[ctx]))
-		doubt_add(pager, ctx, start, end);
+		doubt_add(pager, ctx, whole.start, whole.end);
+	list_others(hmm, ctx, start, end, &whole);
 on_the_list:
-	pager->missing[pager->missing_n++] =
-		(struct missing){ .start = start, .end = end, .ctx = ctx };
+	list_add(pager, ctx, start, end);
 	return 0;
 }
 
@@ -195,9 +281,18 @@ static void make_plain(struct hmm *hmm, unsigned ctx, uintptr_t start, uintptr_t
 	missing_forget(hmm, ctx, start, end);
 }
 
-/* The whole VMA as it is now, which may have grown; if all of it is at home. */
+static bool may_be_plain(struct hmm *hmm, unsigned ctx, const struct os_vma *piece)
+{
+	return belongs(hmm, ctx, piece->start) && all_home(hmm, piece->start, piece->end) &&
+	       !transfers_cover(hmm, piece->start, piece->end);
+}
+
+/* The whole VMA as it is now, which may have grown, and its pieces; if all of it is at home. */
 static bool try_plain(struct hmm *hmm, const struct missing *m)
 {
+	struct whole_asks asks = { .hmm = hmm, .mm = &hmm->reader_mm, .ctx = m->ctx,
+				   .may = may_be_plain };
+	struct whole whole;
 	struct os_vma vma;
 
 	if (hmm->os->vma_find_fast(&hmm->reader_mm, m->start, &vma) || vma.start > m->start) {
@@ -207,7 +302,12 @@ static bool try_plain(struct hmm *hmm, const struct missing *m)
 	if (!all_home(hmm, vma.start, vma.end) || transfers_cover(hmm, vma.start, vma.end) ||
 	    !belongs(hmm, m->ctx, m->start) || hmm->os->ctx_probe(&hmm->os_ctx[m->ctx]))
 		return false;
-	make_plain(hmm, m->ctx, vma.start, vma.end);
+	if (whole_of(&asks, &vma, &whole))
+		return false;
+	make_plain(hmm, m->ctx, whole.start, whole.end);
+	for (unsigned i = 0; i < 2; i++)
+		if (whole_cut(&asks, &whole, i, &vma))
+			make_plain(hmm, m->ctx, vma.start, vma.end);
 	return true;
 }
 

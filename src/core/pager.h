@@ -377,6 +377,7 @@ struct pager {
 	unsigned missing_n;
 	struct doubt doubt[DOUBTS];
 	unsigned doubts;
+	unsigned wholes_refused; /* in a row (missing.c) */
 	uint64_t trimmed; /* ns */
 	uintptr_t around_end; /* where the last fault-around ended */
 	unsigned around;      /* pages */

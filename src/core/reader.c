@@ -11,7 +11,7 @@
  * Reading releases the threads whose changes the messages tell, so the gate is
  * closed (odd) before and opens (even) when the events can be waited for.
  *
- * G6: this thread takes no lock, never allocates, never touches mirrored memory,
+ * G6: this thread waits for no lock, never allocates, never touches mirrored memory,
  * blocks all signals and makes no mapping change after its start. It waits for
  * nothing but messages.
  */
@@ -168,6 +168,7 @@ void *reader_main(void *arg)
 		hmm->reader_mm.maps_fd = hmm->reader_mm.pagemap_fd =
 			hmm->reader_mm.tasks_fd = -1;
 	in_reader = true;
+	arena_never_wait();
 	hmm->perf_err = os->perf_open(&hmm->perf);
 	if (hmm->perf_err)
 		hmm->perf = NULL;

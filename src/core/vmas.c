@@ -12,7 +12,7 @@
  * - an entry may be there without a registration (the message came late). The
  *   registration token, in every scan of a fault, finds that.
  * Whole VMAs are registered: with a piece of it registered the program's own
- * mremap of the whole would fail.
+ * mremap of the whole would fail. What is registered together: whole.c.
  */
 #include <errno.h>
 #include <string.h>
@@ -89,10 +89,11 @@ static int put_locked(struct hmm *hmm, const struct mirrored *m)
 }
 
 /* From before it is registered. Under the register lock, so that there is one. */
-static void entering_begins(struct hmm *hmm, const struct mirrored *m)
+static void entering_begins(struct hmm *hmm, unsigned ctx, const struct whole *whole)
 {
 	lock_take(&hmm->vmas_lock);
-	hmm->entering = (struct entering){ .ctx = m->ctx, .start = m->start, .end = m->end };
+	hmm->entering = (struct entering){ .ctx = ctx, .start = whole->start,
+					   .end = whole->end, .ended_start = UINTPTR_MAX };
 	lock_drop(&hmm->vmas_lock);
 }
 
@@ -102,7 +103,10 @@ static int enter(struct hmm *hmm, const struct mirrored *m)
 	int err;
 
 	lock_take(&hmm->vmas_lock);
-	err = hmm->entering.ended ? -EAGAIN : put_locked(hmm, m);
+	if (m->start < hmm->entering.ended_end && m->end > hmm->entering.ended_start)
+		err = -EAGAIN;
+	else
+		err = put_locked(hmm, m);
 	lock_drop(&hmm->vmas_lock);
 	if (!err)
 		worker_entered(hmm);
@@ -140,9 +144,13 @@ void vmas_leave(struct hmm *hmm, const struct leaving *leaving)
 	lock_take(&hmm->vmas_lock);
 	for (unsigned i = 0; i < 2; i++) {
 		erase_of(hmm, leaving->ctx, leaving->start[i], leaving->end[i]);
-		if (leaving->ctx == entering->ctx && leaving->start[i] < entering->end &&
-		    leaving->end[i] > entering->start)
-			entering->ended = true;
+		if (leaving->ctx != entering->ctx || leaving->start[i] >= entering->end ||
+		    leaving->end[i] <= entering->start)
+			continue;
+		if (leaving->start[i] < entering->ended_start)
+			entering->ended_start = leaving->start[i];
+		if (leaving->end[i] > entering->ended_end)
+			entering->ended_end = leaving->end[i];
 	}
 	hmm->leaving = *leaving;
 	lock_drop(&hmm->vmas_lock);
@@ -245,12 +253,15 @@ static bool mergeable(const struct range_entry *e, const struct mirrored *want)
 {
 	struct mirrored m = unpack(e);
 
-	return m.anon && want->anon && m.prot == want->prot &&
-	       (m.end == want->start || m.start == want->end);
+	return m.anon && want->anon && (m.end == want->start || m.start == want->end);
 }
 
-/* A neighbour that the kernel would merge with keeps that possible: same context. */
-static unsigned choose(struct hmm *hmm, const struct mirrored *want, enum overlap *overlap)
+/*
+ * A neighbour that the kernel would merge with keeps that possible: same context. Also where only
+ * the permission differs, which mprotect may change (whole.c).
+ */
+static unsigned choose(struct hmm *hmm, const struct mirrored *want, unsigned beside,
+		       enum overlap *overlap)
 {
 	struct range_entry e;
 	unsigned ctx;
@@ -265,6 +276,8 @@ static unsigned choose(struct hmm *hmm, const struct mirrored *want, enum overla
 		 mergeable(&e, want))
 		ctx = unpack(&e).ctx;
 	lock_drop(&hmm->vmas_lock);
+	if (ctx == CONTEXTS)
+		ctx = beside;
 	return ctx < CONTEXTS ? ctx : hmm->next_ctx++ % CONTEXTS;
 }
 
@@ -298,18 +311,92 @@ static struct mirrored describe(const struct os_vma *vma)
 
 /*
  * What was described may have been replaced before it was registered, without a message.
- * From then on a change sends one, or the token fails.
+ * From then on a change sends one, or the token fails. *now: as it is.
  */
-static bool as_described(struct hmm *hmm, const struct mirrored *m)
+static bool as_described(struct hmm *hmm, const struct mirrored *m, struct mirrored *now)
 {
-	struct mirrored now;
 	struct os_vma vma;
 
 	if (hmm->os->vma_find(&hmm->mm, m->start, &vma))
 		return false;
-	now = describe(&vma);
-	return now.start <= m->start && now.end >= m->end && now.sysv == m->sysv &&
-	       now.anon == m->anon && now.segment == m->segment;
+	*now = describe(&vma);
+	return now->start <= m->start && now->end >= m->end && now->sysv == m->sysv &&
+	       now->anon == m->anon && now->segment == m->segment;
+}
+
+/* Has the map nothing there but this context's? Another one's leaves by its event (the laws above). */
+static bool only_of(struct hmm *hmm, unsigned ctx, const struct mirrored *m)
+{
+	enum overlap overlap;
+	unsigned there;
+
+	lock_take(&hmm->vmas_lock);
+	there = context_of(hmm, m, &overlap);
+	lock_drop(&hmm->vmas_lock);
+	return overlap == NOTHING || (overlap == ONE_CONTEXT && there == ctx);
+}
+
+static bool may_enter(struct hmm *hmm, unsigned ctx, const struct os_vma *piece)
+{
+	struct mirrored m = describe(piece);
+
+	return only_of(hmm, ctx, &m);
+}
+
+/* What is registered along: all that belongs to it, what may be, nothing. */
+enum along { ALONG_ALL, ALONG_SOME, ALONG_NONE };
+
+/* *whole: what was registered. */
+static int register_whole(struct hmm *hmm, const struct mirrored *m, enum along along,
+			  struct whole *whole)
+{
+	struct whole_asks asks = { .hmm = hmm, .mm = &hmm->mm, .ctx = m->ctx, .may = may_enter,
+				   .strict = along == ALONG_ALL, .room = true };
+	struct os_vma vma;
+	int err = 0;
+
+	if (hmm->os->vma_find(&hmm->mm, m->start, &vma) || vma.start > m->start ||
+	    vma.end < m->end)
+		return -EAGAIN;
+	*whole = (struct whole){ vma.start, vma.end, vma.start, vma.end };
+	if (along != ALONG_NONE)
+		err = whole_of(&asks, &vma, whole);
+	if (err)
+		return err;
+	entering_begins(hmm, m->ctx, whole);
+	return whole_register(&asks, whole, hmm->os->ctx_register);
+}
+
+static bool is_entered(struct hmm *hmm, const struct mirrored *m)
+{
+	struct mirrored there;
+
+	return vmas_next(hmm, m->start, m->start + PAGE, &there) && there.start <= m->start &&
+	       there.end >= m->end && there.ctx == m->ctx && there.prot == m->prot;
+}
+
+/* What was registered along with `m` is in the map, too, as far as it may be. */
+static void enter_others(struct hmm *hmm, const struct mirrored *m, const struct whole *whole)
+{
+	uintptr_t at = whole->start;
+	struct os_vma vma;
+
+	for (; at < whole->end; at = vma.end) {
+		struct mirrored other;
+
+		if (at == m->start)
+			at = m->end;
+		if (hmm->os->vma_find(&hmm->mm, at, &vma) || vma.end > whole->end)
+			return;
+		other = describe(&vma);
+		other.ctx = m->ctx;
+		if ((vma.start < m->end && vma.end > m->start) || is_entered(hmm, &other) ||
+		    !only_of(hmm, m->ctx, &other))
+			continue;
+		if (!hmm->perf || other.sysv)
+			tell_permission(hmm, &other);
+		enter(hmm, &other);
+	}
 }
 
 /*
@@ -317,23 +404,28 @@ static bool as_described(struct hmm *hmm, const struct mirrored *m)
  * -EAGAIN it changed. Entered when it is registered, so that an entry always names the
  * context to ask.
  */
-static int try_context(struct hmm *hmm, struct mirrored *m, unsigned ctx, bool was_there)
+static int try_context(struct hmm *hmm, struct mirrored *m, unsigned ctx, enum along along)
 {
+	struct mirrored now;
+	struct whole whole;
 	int err;
 
 	m->ctx = ctx;
-	entering_begins(hmm, m);
-	err = hmm->os->ctx_register(&hmm->os_ctx[ctx], m->start, m->end);
+	err = register_whole(hmm, m, along, &whole);
 	if (err)
 		return err;
-	if (!as_described(hmm, m))
+	if (!as_described(hmm, m, &now) || now.start < whole.start || now.end > whole.end)
 		return -EAGAIN;
-	if (!hmm->perf || m->sysv)
-		tell_permission(hmm, m);
-	err = enter(hmm, m);
-	/* What was here before we came goes only by its event. */
-	if (err && err != -EAGAIN && !was_there)
-		hmm->os->ctx_unregister(&hmm->os_ctx[ctx], m->start, m->end);
+	if (!only_of(hmm, ctx, &now)) { /* it has grown over what is about to leave */
+		now.start = m->start;
+		now.end = m->end;
+	}
+	now.ctx = ctx;
+	if (!hmm->perf || now.sysv)
+		tell_permission(hmm, &now);
+	err = enter(hmm, &now);
+	if (!err)
+		enter_others(hmm, &now, &whole);
 	return err;
 }
 
@@ -342,13 +434,13 @@ static int try_context(struct hmm *hmm, struct mirrored *m, unsigned ctx, bool w
  * under the old context, if there is one, may go only when what is pending there has been
  * told; the caller has seen to that.
  */
-static int try_others(struct hmm *hmm, struct mirrored *m, unsigned but)
+static int try_others(struct hmm *hmm, struct mirrored *m, unsigned but, enum along along)
 {
 	int err = -EBUSY;
 
 	for (unsigned i = 0; i < CONTEXTS && err == -EBUSY; i++)
 		if (i != but)
-			err = try_context(hmm, m, i, false);
+			err = try_context(hmm, m, i, along);
 	return err;
 }
 
@@ -366,7 +458,7 @@ static bool wait_for_parent(struct hmm *hmm, unsigned *waited_ms)
  * Entered under one context (or several), registered with another: drop what devices
  * have of it, after all that is pending there; only then may the entry change.
  */
-static int mirror_moved(struct hmm *hmm, struct mirrored *m)
+static int mirror_moved(struct hmm *hmm, struct mirrored *m, enum along along)
 {
 	int err = fence_range(hmm, m->start, m->end);
 
@@ -375,17 +467,9 @@ static int mirror_moved(struct hmm *hmm, struct mirrored *m)
 	if (err)
 		return err;
 	lock_take(&hmm->register_lock);
-	err = try_others(hmm, m, CONTEXTS);
+	err = try_others(hmm, m, CONTEXTS, along);
 	lock_drop(&hmm->register_lock);
 	return err;
-}
-
-/* Of a large one only the pager knows it without a look at each page. */
-static bool maybe_away(struct hmm *hmm, uintptr_t start, uintptr_t end)
-{
-	if (!hmm->pager || end - start > BLOCK)
-		return hmm->pager;
-	return books_any(hmm, start, end);
 }
 
 /*
@@ -398,10 +482,97 @@ static int strangers_home(struct hmm *hmm, const struct mirrored *m)
 {
 	struct request home = { .kind = REQUEST_HOME, .start = m->start, .end = m->end };
 
-	if (!maybe_away(hmm, m->start, m->end) || vmas_has_token(hmm, &hmm->mm, m->start))
+	if (!books_any(hmm, m->start, m->end) || vmas_has_token(hmm, &hmm->mm, m->start))
 		return 0;
 	home.deadline = hmm->os->now() + STRANGERS_NS;
 	return request_do(hmm, &home);
+}
+
+/* -EBUSY: none of our contexts has all of it, or had when it was asked. */
+static int mirror_once(struct hmm *hmm, struct mirrored *m, unsigned beside, enum along along)
+{
+	enum overlap overlap;
+	int err = -EBUSY;
+	unsigned ctx;
+
+	lock_take(&hmm->register_lock);
+	ctx = choose(hmm, m, beside, &overlap);
+	if (overlap != SEVERAL_CONTEXTS)
+		err = try_context(hmm, m, ctx, along);
+	if (err == -EBUSY && overlap == NOTHING)
+		err = try_others(hmm, m, ctx, along);
+	lock_drop(&hmm->register_lock);
+	if (err == -EBUSY && overlap != NOTHING)
+		err = mirror_moved(hmm, m, along);
+	return err;
+}
+
+static bool may_any(struct hmm *hmm, unsigned ctx, const struct os_vma *piece)
+{
+	return true;
+}
+
+/* Before it is registered. */
+static int pieces_home(struct hmm *hmm, const struct whole *whole)
+{
+	uintptr_t at = whole->from;
+	struct os_vma vma;
+	int err = 0;
+
+	for (; !err && at < whole->to && !hmm->os->vma_find_fast(&hmm->mm, at, &vma) &&
+	       vma.start < whole->to; at = vma.end) {
+		struct mirrored m = describe(&vma);
+
+		err = strangers_home(hmm, &m);
+	}
+	return err;
+}
+
+/*
+ * Before a VMA is registered: what is away below it and what belongs to it. *ctx: which context the map
+ * has there; CONTEXTS: none, or several. Several: some of what was there before has not left yet,
+ * and would keep the pieces apart; that is waited for.
+ */
+static int prepare(struct hmm *hmm, const struct os_vma *vma, unsigned *ctx)
+{
+	struct whole_asks asks = { .hmm = hmm, .mm = &hmm->mm, .may = may_any };
+	struct mirrored all = describe(vma);
+	enum overlap overlap;
+	struct whole whole;
+	int err;
+
+	*ctx = CONTEXTS;
+	if (all.sysv)
+		return strangers_home(hmm, &all);
+	if (whole_of(&asks, vma, &whole))
+		return -EAGAIN;
+	err = pieces_home(hmm, &whole);
+	all.start = whole.from;
+	all.end = whole.to;
+	for (unsigned i = 0; !err; i++) {
+		lock_take(&hmm->vmas_lock);
+		*ctx = context_of(hmm, &all, &overlap);
+		lock_drop(&hmm->vmas_lock);
+		if (overlap != SEVERAL_CONTEXTS)
+			return 0;
+		*ctx = CONTEXTS;
+		if (i)
+			return 0;
+		err = fence_range(hmm, all.start, all.end);
+	}
+	return err;
+}
+
+/* How much is asked for at the nth try. A mapping that is moved here while contexts are asked one after
+ * the other may be missed, and what is beside it may be on its way out. */
+static const enum along ask[] = { ALONG_ALL, ALONG_ALL, ALONG_ALL, ALONG_SOME, ALONG_SOME,
+				  ALONG_NONE };
+#define TRIES (sizeof(ask) / sizeof(ask[0]))
+
+/* What the kernel does not give is asked for with less at once. */
+static unsigned next_try(unsigned tries, int err)
+{
+	return err == -EBUSY || ask[tries] != ALONG_ALL ? tries + 1 : TRIES - 2;
 }
 
 /*
@@ -412,29 +583,23 @@ static int strangers_home(struct hmm *hmm, const struct mirrored *m)
 int vmas_mirror(struct hmm *hmm, const struct os_vma *vma)
 {
 	struct mirrored m = describe(vma);
-	enum overlap overlap;
-	unsigned waited = 0;
-	int err = strangers_home(hmm, &m);
+	unsigned waited = 0, tries = 0, beside;
+	struct mirrored now;
+	int err;
 
-	if (err)
-		return err;
 	do {
-		unsigned ctx;
-
-		lock_take(&hmm->register_lock);
-		ctx = choose(hmm, &m, &overlap);
-		err = -EBUSY;
-		if (overlap != SEVERAL_CONTEXTS)
-			err = try_context(hmm, &m, ctx, overlap != NOTHING);
-		if (err == -EBUSY && overlap == NOTHING)
-			err = try_others(hmm, &m, ctx);
-		lock_drop(&hmm->register_lock);
-		if (err == -EBUSY && overlap != NOTHING)
-			err = mirror_moved(hmm, &m);
-	} while (err == -EBUSY && wait_for_parent(hmm, &waited));
-	/* Several mappings by now, of which no context has all? */
-	if (err == -EBUSY && !as_described(hmm, &m))
-		return -EAGAIN;
+		err = prepare(hmm, vma, &beside);
+		if (err)
+			return err;
+		err = mirror_once(hmm, &m, beside, ask[tries]);
+		if (err != -EBUSY && err != -EINVAL && err != -EPERM)
+			return err;
+		if (!as_described(hmm, &m, &now))
+			return -EAGAIN; /* several mappings, of which no context has all? */
+		if (err == -EBUSY && wait_for_parent(hmm, &waited))
+			continue;
+		tries = next_try(tries, err);
+	} while (tries < TRIES);
 	/* -EPERM: a shared mapping of a file that was opened for reading only. */
 	return err == -EBUSY || err == -EPERM ? -EOPNOTSUPP : err;
 }
@@ -460,8 +625,8 @@ void vmas_claim(struct hmm *hmm, unsigned ctx, uintptr_t start, uintptr_t end)
 		 * has the mapping now; and what devices had of it the REMAP has taken away. */
 		m.start = m.start > start ? m.start : start;
 		m.end = m.end < end ? m.end : end;
-		if (vmas_has_token(hmm, &hmm->mm, vma.start))
-			try_context(hmm, &m, ctx, true);
+		if (vma.prot && vmas_has_token(hmm, &hmm->mm, vma.start))
+			try_context(hmm, &m, ctx, ALONG_SOME);
 		start = vma.end;
 	}
 	lock_drop(&hmm->register_lock);
@@ -479,6 +644,53 @@ static bool unregister(struct hmm *hmm, const struct mirrored *m)
 	return true;
 }
 
+/* Is it this context's? */
+static bool may_leave(struct hmm *hmm, unsigned ctx, const struct os_vma *piece)
+{
+	struct mirrored m;
+
+	if (vmas_next(hmm, piece->start, piece->end, &m) && m.ctx != ctx)
+		return false;
+	return vmas_has_token(hmm, &hmm->mm, piece->start) &&
+	       !hmm->os->ctx_register(&hmm->os_ctx[ctx], piece->start, piece->end);
+}
+
+/* What of it no notifier covers. Under the notifiers' lock. */
+static bool leave(struct hmm *hmm, const struct mirrored *m)
+{
+	if (notifiers_overlap_locked(hmm, m->start, m->end) || !unregister(hmm, m))
+		return false;
+	vmas_erase(hmm, m->ctx, m->start, m->end);
+	return true;
+}
+
+/*
+ * With what belongs to it: the mapping may have grown, or been merged, since it was entered. (And what
+ * has grown just now: it has no entry.)
+ */
+static void leave_whole(struct hmm *hmm, const struct mirrored *m)
+{
+	struct whole_asks asks = { .hmm = hmm, .mm = &hmm->mm, .ctx = m->ctx, .may = may_leave };
+	struct mirrored all = *m;
+	struct os_vma vma;
+	struct whole whole;
+
+	if (!hmm->os->vma_find(&hmm->mm, m->start, &vma) && vma.start <= m->start &&
+	    !whole_of(&asks, &vma, &whole)) {
+		all.start = whole.from < all.start ? whole.from : all.start;
+		all.end = whole.to > all.end ? whole.to : all.end;
+	}
+	if (!leave(hmm, &all))
+		return;
+	whole = (struct whole){ .start = all.start, .end = all.end };
+	for (unsigned i = 0; i < 2; i++)
+		if (whole_cut(&asks, &whole, i, &vma)) {
+			all.start = vma.start;
+			all.end = vma.end;
+			leave(hmm, &all);
+		}
+}
+
 /*
  * Unregister what no notifier covers any more. The notifiers' lock is held over the
  * system call: a notifier that is inserted later faults later, and finds the VMA gone
@@ -491,8 +703,7 @@ void vmas_trim(struct hmm *hmm, uintptr_t start, uintptr_t end)
 	while (start < end && vmas_next(hmm, start, end, &m)) {
 		lock_take(&hmm->register_lock);
 		lock_take(&hmm->notifiers_lock);
-		if (!notifiers_overlap_locked(hmm, m.start, m.end) && unregister(hmm, &m))
-			vmas_erase(hmm, m.ctx, m.start, m.end);
+		leave_whole(hmm, &m);
 		lock_drop(&hmm->notifiers_lock);
 		lock_drop(&hmm->register_lock);
 		start = m.end;

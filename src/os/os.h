@@ -88,6 +88,7 @@ struct os_mm {
 	int pagemap_fd;	/* /proc/PID/pagemap */
 	int tasks_fd;	/* own: /proc/self/task, or -1: opened for each question */
 	uint64_t pagemap_ino, maps_ino, tasks_ino; /* identity, as in os_ctx */
+	bool slow; /* vma_find reads all of maps (no PROCMAP_QUERY: before Linux 6.11) */
 };
 
 #define OS_PAGE_PRESENT (1u << 0)
@@ -207,7 +208,8 @@ struct os_ops {
 	int (*sentinel_open)(struct os_ctx *ctx);
 
 	/* Memory for pages on their way: private, anonymous, writable, owned by the library
-	 * (arena_owns), not inherited by a child, aligned to 2 MiB, nothing reserved. NULL. */
+	 * (arena_owns), not inherited by a child, aligned to 2 MiB, nothing reserved. NULL, and
+	 * errno: ENOMEM, or EAGAIN in a thread that never waits (arena.h). */
 	void *(*region_map)(size_t length);
 	void (*region_unmap)(void *region, size_t length);
 	/* Discard pages of a region that is registered with a quiet context, or with none. */

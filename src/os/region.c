@@ -56,36 +56,45 @@ void *live_region_map(size_t length)
 {
 	uintptr_t outer, start;
 	size_t inner = whole_pages(length), size;
-	void *region;
+	void *region = NULL;
 
+	errno = ENOMEM;
 	if (!inner)
 		return NULL;
+	if (!arena_changing()) {
+		errno = EAGAIN;
+		return NULL;
+	}
 	start = reserve(inner, &outer, &size);
 	if (!start)
-		return NULL;
+		goto changed;
 	region = (void *)start;
 	madvise(region, inner, MADV_UNMERGEABLE); /* EINVAL: this kernel has no KSM */
 	/* First munlock: making locked memory writable fills it. */
 	if (munlock(region, inner) || mprotect(region, inner, PROT_READ | PROT_WRITE) ||
 	    madvise(region, inner, MADV_DONTFORK) ||
-	    arena_adopt(start, start + inner)) {
+	    arena_adopt(start - OS_PAGE_SIZE, start + inner + OS_PAGE_SIZE)) {
 		munmap((void *)outer, size);
-		return NULL;
+		region = NULL;
+	} else {
+		trim(outer, size, start, inner);
 	}
-	trim(outer, size, start, inner);
+changed:
+	arena_changed();
 	return region;
 }
 
 void live_region_unmap(void *region, size_t length)
 {
-	size_t inner = whole_pages(length);
-	uintptr_t start = (uintptr_t)region;
+	uintptr_t start = (uintptr_t)region - OS_PAGE_SIZE;
 
-	if (!region)
+	length = whole_pages(length) + 2 * OS_PAGE_SIZE;
+	if (!region || !arena_changing())
 		return;
-	arena_disown(start, start + inner);
-	if (munmap((char *)region - OS_PAGE_SIZE, inner + 2 * OS_PAGE_SIZE))
-		arena_adopt(start, start + inner);
+	arena_disown(start, start + length);
+	if (munmap((void *)start, length))
+		arena_adopt(start, start + length);
+	arena_changed();
 }
 
 void live_region_zap(uintptr_t start, size_t length)

@@ -41,7 +41,7 @@ int proc_open(pid_t pid, const char *what)
 
 int live_mm_open(struct os_mm *mm, pid_t pid)
 {
-	struct os_mm new = { .pid = pid };
+	struct os_mm new = { .pid = pid, .slow = !feature_procmap_query() };
 
 	new.maps_fd = proc_open(pid, "maps");
 	if (new.maps_fd < 0)

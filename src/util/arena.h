@@ -45,10 +45,22 @@ void arena_disown(uintptr_t start, uintptr_t end);
 void arena_disown_gone(void);
 
 /*
+ * A lock: from before a mapping of the library's is made until it is adopted, and from before it is
+ * disowned until it is unmapped. Who holds it finds each of them owned. A leaf: nothing but system
+ * calls on address space that is registered with nobody is made in it. A forked child finds it free.
+ * false: not taken, because somebody has it and this is a thread that does not wait.
+ */
+bool arena_changing(void);
+void arena_changed(void);
+/* The calling thread does not wait for it from now on (the reader: who has it may wait for a page
+ * that is away). Then arena_map() may answer NULL, and what should be unmapped may stay, owned. */
+void arena_never_wait(void);
+
+/*
  * Zeroed memory in an adopted mapping of its own, rounded up to pages; NULL: no memory, or
- * the table is full. An inaccessible page lies on either side: without it the kernel merges
- * the mapping with the program's memory beside it into one VMA, and whoever then asks
- * arena_owns() about that VMA is told that the program's memory is ours.
+ * the table is full. An inaccessible page lies on either side, owned as well: without it
+ * the kernel merges the mapping with the program's memory beside it into one VMA, and whoever
+ * then asks arena_owns() about that VMA is told that the program's memory is ours.
  */
 void *arena_map(size_t size);
 /* `size` as given to arena_map. NULL is allowed. */

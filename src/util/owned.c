@@ -9,18 +9,21 @@
  * 1. The end is written only while the start says SLOT_BUSY. A reader that loads
  *    start, end and again the same start therefore has a pair that was true at
  *    some moment of its call.
- * 2. There is no lock, so none can be held by a thread that fork() leaves behind:
+ * 2. The table has no lock, so none can be held by a thread that fork() leaves behind:
  *    the child of a fork in the middle of arena_adopt() loses that slot and no more.
+ *    The lock of arena_changing() has its holder's process in it: a child's is another.
  * 3. Slots are taken lowest first and `slots_used` only grows, so that a question costs
  *    what was in use at once, not the size of the table.
  *
  * A range adopted before arena_owns() is called and not disowned before it returns
  * is seen. One that comes or goes meanwhile may be seen or not.
  *
- * Locks: none.
+ * Locks: arena_changing(), a leaf.
  */
 #include <errno.h>
+#include <sched.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include "util/arena.h"
 
@@ -123,6 +126,35 @@ void arena_disown_gone(void)
 			arena_disown(start, end);
 }
 
+static pid_t changing; /* the process a thread of which holds it; 0 nobody */
+static __thread bool never_waits;
+
+void arena_never_wait(void)
+{
+	never_waits = true;
+}
+
+bool arena_changing(void)
+{
+	pid_t mine = getpid(), seen = 0;
+
+	while (!__atomic_compare_exchange_n(&changing, &seen, mine, false, __ATOMIC_ACQUIRE,
+					    __ATOMIC_RELAXED)) {
+		if (seen != mine)
+			continue; /* inherited, from a thread that is not here: taken over */
+		if (never_waits)
+			return false;
+		seen = 0;
+		sched_yield();
+	}
+	return true;
+}
+
+void arena_changed(void)
+{
+	__atomic_store_n(&changing, 0, __ATOMIC_RELEASE);
+}
+
 /* 0: too large to be rounded. */
 static size_t whole_pages(size_t size)
 {
@@ -134,36 +166,35 @@ static size_t whole_pages(size_t size)
 void *arena_map(size_t size)
 {
 	size_t inner = whole_pages(size);
-	char *outer, *memory;
+	char *outer, *memory = NULL;
 
-	if (!inner)
+	if (!inner || !arena_changing())
 		return NULL;
 	outer = mmap(NULL, inner + 2 * PAGE, PROT_NONE,
 		     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	if (outer == MAP_FAILED)
-		return NULL;
-	memory = outer + PAGE;
-	if (mprotect(memory, inner, PROT_READ | PROT_WRITE))
-		goto unmap;
-	if (arena_adopt((uintptr_t)memory, (uintptr_t)memory + inner))
-		goto unmap;
+		goto changed;
+	if (mprotect(outer + PAGE, inner, PROT_READ | PROT_WRITE) ||
+	    arena_adopt((uintptr_t)outer, (uintptr_t)outer + inner + 2 * PAGE))
+		munmap(outer, inner + 2 * PAGE);
+	else
+		memory = outer + PAGE;
+changed:
+	arena_changed();
 	return memory;
-
-unmap:
-	munmap(outer, inner + 2 * PAGE);
-	return NULL;
 }
 
 void arena_unmap(void *memory, size_t size)
 {
-	size_t inner = whole_pages(size);
-	uintptr_t start = (uintptr_t)memory;
+	size_t length = whole_pages(size) + 2 * PAGE;
+	uintptr_t start = (uintptr_t)memory - PAGE;
 
-	if (!memory)
+	if (!memory || !arena_changing())
 		return;
 	/* disowned first: afterwards the address may be the program's again */
-	arena_disown(start, start + inner);
+	arena_disown(start, start + length);
 	/* what cannot be unmapped (sealed; no kernel memory for the split) stays ours */
-	if (munmap((char *)memory - PAGE, inner + 2 * PAGE))
-		arena_adopt(start, start + inner);
+	if (munmap((void *)start, length))
+		arena_adopt(start, start + length);
+	arena_changed();
 }

@@ -62,14 +62,19 @@ static struct root *root_of(const struct uhmm_ptable *table)
 	return (struct root *)table->root;
 }
 
+/* One writes; ptable_next() may be read by others. */
 static void bit_set(uint64_t *words, uint32_t bit)
 {
-	words[bit / WORD_BITS] |= UINT64_C(1) << (bit % WORD_BITS);
+	uint64_t *word = &words[bit / WORD_BITS];
+
+	__atomic_store_n(word, *word | UINT64_C(1) << (bit % WORD_BITS), __ATOMIC_RELEASE);
 }
 
 static void bit_clear(uint64_t *words, uint32_t bit)
 {
-	words[bit / WORD_BITS] &= ~(UINT64_C(1) << (bit % WORD_BITS));
+	uint64_t *word = &words[bit / WORD_BITS];
+
+	__atomic_store_n(word, *word & ~(UINT64_C(1) << (bit % WORD_BITS)), __ATOMIC_RELEASE);
 }
 
 static bool bit_test(const uint64_t *words, uint32_t bit)
@@ -83,7 +88,8 @@ static uint32_t bit_next(const uint64_t *words, uint32_t from, uint32_t end)
 	uint64_t word;
 
 	while (from < end) {
-		word = words[from / WORD_BITS] >> (from % WORD_BITS);
+		word = __atomic_load_n(&words[from / WORD_BITS], __ATOMIC_ACQUIRE) >>
+		       (from % WORD_BITS);
 		if (word)
 			return from + (uint32_t)__builtin_ctzll(word);
 		from = (from / WORD_BITS + 1) * WORD_BITS;
@@ -319,7 +325,7 @@ static uint32_t leaf_next(const struct leaf *leaf, uint32_t first, uint32_t last
 		if (first < block * BLOCK_PAGES)
 			first = block * BLOCK_PAGES;
 		for (; first < last && first < block_end; first++)
-			if (leaf->seen.page[first])
+			if (__atomic_load_n(&leaf->seen.page[first], __ATOMIC_RELAXED))
 				return first;
 	}
 	return last;
@@ -348,11 +354,11 @@ bool ptable_next(const struct uhmm_ptable *table, uintptr_t *va, uintptr_t end,
 			at = base;
 		last = stop - base < UHMM_PTABLE_PAGES ? (uint32_t)(stop - base)
 							: UHMM_PTABLE_PAGES;
-		leaf = (const struct leaf *)root->seen[top];
+		leaf = (const struct leaf *)__atomic_load_n(&root->seen[top], __ATOMIC_ACQUIRE);
 		found = leaf_next(leaf, (uint32_t)(at - base), last);
 		if (found < last) {
 			*va = (uintptr_t)((base + found) << UHMM_PTABLE_PAGE_SHIFT);
-			*entry = leaf->seen.page[found];
+			*entry = __atomic_load_n(&leaf->seen.page[found], __ATOMIC_RELAXED);
 			return true;
 		}
 		at = base + UHMM_PTABLE_PAGES;

@@ -11,7 +11,8 @@
 
 /*
  * The first 4 KiB entry at or above *va and below end: its address and value. Costs what is
- * set. 2 MiB entries are not seen. Locks: as uhmm_ptable_clear().
+ * set. 2 MiB entries are not seen. Locks: as uhmm_ptable_clear(); without them it finds what was
+ * set before, and may find what is being cleared.
  */
 bool ptable_next(const struct uhmm_ptable *table, uintptr_t *va, uintptr_t end,
 		 uint64_t *entry);

@@ -273,7 +273,8 @@ static void test_region(void **state)
 
 		assert_int_equal(at % BLOCK, 0);
 		assert_true(arena_owns(at, at + 1) && arena_owns(at + size - 1, at + size));
-		assert_false(arena_owns(at - PAGE, at) || arena_owns(at + size, at + size + PAGE));
+		assert_true(arena_owns(at - PAGE, at) && arena_owns(at + size, at + size + PAGE));
+		assert_false(arena_owns(at - 2 * PAGE, at - PAGE));
 		assert_int_equal(os->vma_find(&mm, at, &vma), 0);
 		assert_true(vma.start == at && vma.end == at + size && vma.prot == RW);
 		assert_true(vma.kind == OS_VMA_ANON && !vma.shared);
@@ -285,7 +286,7 @@ static void test_region(void **state)
 		probed = p;
 		assert_int_equal(in_child(not_inherited), 0);
 		os->region_unmap(p, sizes[i]);
-		assert_false(arena_owns(at, at + size));
+		assert_false(arena_owns(at - PAGE, at + size + PAGE));
 		assert_true(os->vma_find(&mm, at, &vma) || vma.start > at + size);
 	}
 	os->region_unmap(NULL, PAGE);

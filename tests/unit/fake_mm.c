@@ -689,23 +689,45 @@ int fake_unmark(uintptr_t start, uintptr_t end)
 	return 0;
 }
 
-/* Plainly, what is registered MISSING stays so. */
+/* Nothing is mapped beyond the pages, and far is the end of what may be asked for. */
+static uintptr_t clip(uintptr_t start, uintptr_t *end)
+{
+	const uintptr_t last = fake_addr(FAKE_PAGES);
+
+	if (start < FAKE_BASE && *end > FAKE_BASE)
+		start = FAKE_BASE;
+	if (start < last && *end > last)
+		*end = last;
+	return start;
+}
+
+/* Plainly, what is registered MISSING stays so. Holes are allowed, but not nothing at all. */
 int fake_register(unsigned ctx, uintptr_t start, uintptr_t end, bool missing)
 {
+	bool found = false;
+
+	start = clip(start, &end);
 	for (uintptr_t at = start; at < end; at += PAGE) {
 		const struct fake_page *p = fake_page(at);
 
-		if (!p->mapped || fake_object[p->object].kind == OS_VMA_SPECIAL ||
+		if (!p->mapped)
+			continue;
+		if (fake_object[p->object].kind == OS_VMA_SPECIAL ||
 		    (missing && fake_object[p->object].inode))
 			return -EINVAL;
 		if (p->ctx != FAKE_NO_CTX && p->ctx != (int)ctx)
 			return -EBUSY;
+		found = true;
 	}
 	for (uintptr_t at = start; at < end; at += PAGE) {
-		fake_page(at)->ctx = (int16_t)ctx;
-		fake_page(at)->missing |= missing;
+		struct fake_page *p = fake_page(at);
+
+		if (!p->mapped)
+			continue;
+		p->ctx = (int16_t)ctx;
+		p->missing |= missing;
 	}
-	return 0;
+	return found ? 0 : -EINVAL;
 }
 
 int fake_unregister(unsigned ctx, uintptr_t start, uintptr_t end)

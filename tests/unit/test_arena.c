@@ -467,6 +467,54 @@ static void forks_beside_adopters(void **state)
 	arena_destroy(arena);
 }
 
+static void *asks_without_waiting(void *arg)
+{
+	void **got = arg;
+
+	arena_never_wait();
+	got[0] = arena_map(PAGE);
+	arena_unmap(got[1], PAGE); /* it stays, and stays ours */
+	return NULL;
+}
+
+/* Who does not wait goes without; a child finds the lock free. */
+static void mappings_change_one_at_a_time(void **state)
+{
+	void *got[2] = { &got, arena_map(PAGE) };
+	pthread_t thread;
+	int status;
+	pid_t pid;
+
+	assert_non_null(got[1]);
+	assert_true(arena_changing());
+	assert_int_equal(pthread_create(&thread, NULL, asks_without_waiting, got), 0);
+	pthread_join(thread, NULL);
+	assert_null(got[0]);
+	assert_true(owns(got[1], PAGE));
+	*(volatile char *)got[1] = 1;
+	pid = fork();
+	if (!pid) {
+		alarm(10);
+		_exit(arena_map(PAGE) ? 0 : 1);
+	}
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_int_equal(status, 0);
+	arena_changed();
+	arena_unmap(got[1], PAGE);
+	assert_false(owns(got[1], PAGE));
+}
+
+/* The edges are ours, too: what lies beside us is not registered across them. */
+static void edges_are_owned(void **state)
+{
+	char *memory = arena_map(3 * PAGE);
+
+	assert_non_null(memory);
+	assert_true(owns(memory - PAGE, PAGE) && owns(memory + 3 * PAGE, PAGE));
+	arena_unmap(memory, 3 * PAGE);
+	assert_false(owns(memory - PAGE, 5 * PAGE));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -482,6 +530,8 @@ int main(void)
 		cmocka_unit_test(forks_beside_adopters),
 		/* last: afterwards every slot has been in use, and questions look at all */
 		cmocka_unit_test(adopting_and_disowning),
+		cmocka_unit_test(mappings_change_one_at_a_time),
+		cmocka_unit_test(edges_are_owned),
 	};
 
 	return cmocka_run_group_tests_name("arena", tests, NULL, NULL);
