@@ -4,7 +4,9 @@
  *
  *	home.c      one mirror a process; who is a forked child
  *	mirror.c    making and ending it; attach, get, put
- *	vmas.c      which VMA is registered with which context
+ *	vmas.c      which VMA is registered with which context: the map
+ *	register.c  registering a VMA, and entering it there
+ *	unregister.c  giving back what no notifier covers
  *	whole.c     what is registered together
  *	reader.c    messages -> queues; the gate
  *	worker.c    queues -> notifiers
@@ -158,14 +160,9 @@ struct mirrored {
 	bool sysv, anon;
 	uint32_t segment; /* sysv: its inode, which is its shmid */
 };
-int vmas_mirror(struct hmm *hmm, const struct os_vma *vma);
-void vmas_claim(struct hmm *hmm, unsigned ctx, uintptr_t start, uintptr_t end);
+struct whole;
 void vmas_erase(struct hmm *hmm, unsigned ctx, uintptr_t start, uintptr_t end);
-void vmas_trim(struct hmm *hmm, uintptr_t start, uintptr_t end);
-void vmas_unregister_all(struct hmm *hmm);
 bool vmas_overlap(struct hmm *hmm, uintptr_t start, uintptr_t end);
-/* Is the page's VMA registered WP_ASYNC, by anybody? The registration token. */
-bool vmas_has_token(struct hmm *hmm, const struct os_mm *mm, uintptr_t page);
 /* The first entry that overlaps. */
 bool vmas_next(struct hmm *hmm, uintptr_t start, uintptr_t end, struct mirrored *out);
 void vmas_set_prot(struct hmm *hmm, uintptr_t start, uintptr_t end, int prot);
@@ -178,6 +175,39 @@ struct to_fence {
 	bool compare;	/* look at the mappings: SysV, or there is no perf */
 };
 struct to_fence vmas_to_fence(struct hmm *hmm, uintptr_t start, uintptr_t end);
+
+/* The context of the entries that overlap; none: CONTEXTS. */
+enum overlap { NOTHING, ONE_CONTEXT, SEVERAL_CONTEXTS };
+unsigned vmas_context(struct hmm *hmm, const struct mirrored *want, enum overlap *overlap);
+/* Has the map nothing there but this context's? Another one's leaves by its own event. */
+bool vmas_only_of(struct hmm *hmm, unsigned ctx, const struct mirrored *m);
+/* Does it have just that? */
+bool vmas_has(struct hmm *hmm, const struct mirrored *m);
+/* Which context to ask first for a VMA. `beside`: what belongs to it has that; or CONTEXTS. */
+unsigned vmas_choose(struct hmm *hmm, const struct mirrored *want, unsigned beside,
+		     enum overlap *overlap);
+/* From before it is registered; under the register lock, so that there is one. */
+void vmas_entering(struct hmm *hmm, unsigned ctx, const struct whole *whole);
+/* -EAGAIN: an event of the context has come meanwhile, that may have been the mapping's end; -ENOMEM. */
+int vmas_enter(struct hmm *hmm, const struct mirrored *m);
+
+/* ---- register.c ---- */
+/*
+ * Register a VMA whole. 0; -EOPNOTSUPP the kernel does not give it, or somebody else's
+ * userfaultfd has it; -EAGAIN it changed, look again; -EINVAL the same, or it is of a kind
+ * that is refused; -ENOMEM; -ENODEV.
+ */
+int vmas_mirror(struct hmm *hmm, const struct os_vma *vma);
+/* Worker: what a REMAP left behind belongs to the context that told of it. */
+void vmas_claim(struct hmm *hmm, unsigned ctx, uintptr_t start, uintptr_t end);
+/* Is the page's VMA registered WP_ASYNC, by anybody? The registration token. */
+bool vmas_has_token(struct hmm *hmm, const struct os_mm *mm, uintptr_t page);
+
+/* ---- unregister.c ---- */
+/* What no notifier covers of [start, end). */
+void vmas_trim(struct hmm *hmm, uintptr_t start, uintptr_t end);
+/* Everything, also what moved behind the map's back: the last put. */
+void vmas_unregister_all(struct hmm *hmm);
 
 /* How many contexts the reader polls. */
 static inline unsigned polled(const struct hmm *hmm)

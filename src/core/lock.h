@@ -7,7 +7,7 @@
  *
  *	home        one mirror is made or ended at a time      (home.h)
  *	dma         what an I/O address space has mapped       (dma.h)
- *	register    registrations with userfaultfd             (vmas.c)
+ *	register    registrations with userfaultfd             (register.c)
  *	side        draining the perf rings, pushing to the side queue
  *	notifiers   the tree of notifiers, their pins
  *	vmas        the map of registered VMAs
