@@ -97,9 +97,17 @@ bool missing_proves(const struct hmm *hmm, unsigned ctx, uintptr_t page)
 	return true;
 }
 
+static bool all_home(struct hmm *hmm, uintptr_t start, uintptr_t end)
+{
+	uint64_t entry;
+
+	return !books_next(hmm, &start, end, &entry);
+}
+
 /*
- * Anonymous, and not what the pager needs, which could wait for itself at a hole there. What is on the
- * list is not registered again. Somebody else's is refused; another context's is, too.
+ * Anonymous, and not what the pager needs, which could wait for itself at a hole there. Somebody else's
+ * is refused, and another context's. What is on the list is not registered again, nor what has anything
+ * away and is not on it: it would come into doubt. (Where nothing is away there is no doubt.)
  */
 static bool may_be_missing(struct hmm *hmm, unsigned ctx, const struct os_vma *piece)
 {
@@ -107,7 +115,9 @@ static bool may_be_missing(struct hmm *hmm, unsigned ctx, const struct os_vma *p
 
 	return !piece->shared && !piece->inode && !migrate_is_ours(hmm, piece) &&
 	       covered(pager, ctx, piece->start) == piece->start &&
-	       uncovered(pager, ctx, piece->start, piece->end) == piece->end;
+	       uncovered(pager, ctx, piece->start, piece->end) == piece->end &&
+	       all_home(hmm, piece->start, piece->end) &&
+	       !transfers_cover(hmm, piece->start, piece->end);
 }
 
 static void list_add(struct pager *pager, unsigned ctx, uintptr_t start, uintptr_t end)
@@ -168,9 +178,6 @@ static int register_whole(struct hmm *hmm, unsigned ctx, uintptr_t start, uintpt
 		return err;
 	if (pager->wholes_refused >= WHOLES)
 		*whole = (struct whole){ start, end, start, end };
-	err = dropped_strangers(hmm, whole->from, whole->to);
-	if (err)
-		return err;
 	err = whole_register(&asks, whole, hmm->os->ctx_register_missing);
 	if ((err == -EBUSY || err == -EINVAL) && (whole->start < start || whole->end > end)) {
 		pager->wholes_refused++;
@@ -201,7 +208,7 @@ static int register_piece(struct hmm *hmm, unsigned ctx, uintptr_t start, uintpt
 	if (err)
 		return err;
 	if (hmm->os->ctx_probe(&hmm->os_ctx[ctx]))
-		doubt_add(pager, ctx, whole.start, whole.end);
+		doubt_add(pager, ctx, start, end);
 	list_others(hmm, ctx, start, end, &whole);
 on_the_list:
 	list_add(pager, ctx, start, end);
@@ -248,16 +255,11 @@ void missing_forget(struct hmm *hmm, unsigned ctx, uintptr_t start, uintptr_t en
 	pager->missing_n = n;
 }
 
-static bool all_home(struct hmm *hmm, uintptr_t start, uintptr_t end)
-{
-	uint64_t entry;
-
-	return !books_next(hmm, &start, end, &entry);
-}
-
 int missing_unregister(struct hmm *hmm, unsigned ctx, uintptr_t start, uintptr_t end)
 {
-	if (!all_home(hmm, start, end) || transfers_cover(hmm, start, end))
+	/* Asked last that no change is pending: something with pages away could have come there. */
+	if (!all_home(hmm, start, end) || transfers_cover(hmm, start, end) ||
+	    hmm->os->ctx_probe(&hmm->os_ctx[ctx]))
 		return -EBUSY;
 	missing_forget(hmm, ctx, start, end);
 	hmm->os->ctx_unregister(&hmm->os_ctx[ctx], start, end);
@@ -287,7 +289,10 @@ static bool may_be_plain(struct hmm *hmm, unsigned ctx, const struct os_vma *pie
 	       !transfers_cover(hmm, piece->start, piece->end);
 }
 
-/* The whole VMA as it is now, which may have grown, and its pieces; if all of it is at home. */
+/*
+ * The whole VMA as it is now, which may have grown, and its pieces; if all of it is at home. That no
+ * change is pending is asked last: what was found could be another mapping else.
+ */
 static bool try_plain(struct hmm *hmm, const struct missing *m)
 {
 	struct whole_asks asks = { .hmm = hmm, .mm = &hmm->reader_mm, .ctx = m->ctx,
@@ -295,18 +300,17 @@ static bool try_plain(struct hmm *hmm, const struct missing *m)
 	struct whole whole;
 	struct os_vma vma;
 
-	if (hmm->os->vma_find_fast(&hmm->reader_mm, m->start, &vma) || vma.start > m->start) {
+	if (hmm->os->vma_find(&hmm->reader_mm, m->start, &vma) || vma.start > m->start) {
 		missing_forget(hmm, m->ctx, m->start, m->end);
 		return true;
 	}
-	if (!all_home(hmm, vma.start, vma.end) || transfers_cover(hmm, vma.start, vma.end) ||
-	    !belongs(hmm, m->ctx, m->start) || hmm->os->ctx_probe(&hmm->os_ctx[m->ctx]))
-		return false;
-	if (whole_of(&asks, &vma, &whole))
+	if (!may_be_plain(hmm, m->ctx, &vma) || whole_of(&asks, &vma, &whole) ||
+	    hmm->os->ctx_probe(&hmm->os_ctx[m->ctx]))
 		return false;
 	make_plain(hmm, m->ctx, whole.start, whole.end);
 	for (unsigned i = 0; i < 2; i++)
-		if (whole_cut(&asks, &whole, i, &vma))
+		if (whole_cut(&asks, &whole, i, &vma) &&
+		    !hmm->os->ctx_probe(&hmm->os_ctx[m->ctx]))
 			make_plain(hmm, m->ctx, vma.start, vma.end);
 	return true;
 }
