@@ -437,6 +437,43 @@ static void one_piece_is_left(void **state)
 	missing_ends();
 }
 
+static int moves_into_the_room(void *arg)
+{
+	fake_remap(*(unsigned *)arg, 1016, 4, false);
+	return 0;
+}
+
+/*
+ * A mapping with pages away is moved into the room beside one that is registered just then: it has not
+ * come after something that was there (G5).
+ */
+static void what_moves_into_the_room_keeps_its_pages(void **state)
+{
+	unsigned from = 40;
+
+	vram_open(&vram, *state, NULL);
+	fake_map(1000, 4, FAKE_ANON, RW); /* above all else: there is room */
+	fill(1000, 4);
+	assert_int_equal(vram_look(&vram, 1000, 4), 0);
+	for (;; from += 10) { /* one with the same context */
+		assert_true(from < 40 + 20 * CONTEXTS);
+		fake_map(from, 4, FAKE_ANON, RW);
+		fill(from, 4);
+		assert_int_equal(vram_look(&vram, from, 4), 0);
+		if (fake_ctx_of(from) == fake_ctx_of(1000))
+			break;
+	}
+	goes_away(from, 4);
+	fake_at(FAKE_OP_REGISTER_MISSING, FAKE_BEFORE, -1, 1, moves_into_the_room, &from);
+	hmm_migrate_to_device(vram.devmem, fake_addr(1000), 4 * PAGE);
+	fake_settle();
+	for (unsigned i = 0; i < 4; i++)
+		assert_int_equal(fake_read_page(1016 + i), 100 + from + i);
+	for (unsigned i = 1000; i < 1004; i++)
+		assert_int_equal(fake_read_page(i), 100 + i);
+	missing_ends();
+}
+
 #define TEST(test) cmocka_unit_test_setup_teardown(test, fake_setup, fake_teardown)
 #define BOTH(test) TEST(test), cmocka_unit_test_setup_teardown(test, fake_setup_no_perf, fake_teardown)
 
@@ -460,6 +497,7 @@ int main(void)
 		TEST(grown_while_it_becomes_plain),
 		TEST(pieces_go_away_together),
 		TEST(one_piece_is_left),
+		TEST(what_moves_into_the_room_keeps_its_pages),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
