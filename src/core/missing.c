@@ -304,7 +304,7 @@ static bool try_plain(struct hmm *hmm, const struct missing *m)
 		missing_forget(hmm, m->ctx, m->start, m->end);
 		return true;
 	}
-	if (!may_be_plain(hmm, m->ctx, &vma) || whole_of(&asks, &vma, &whole) ||
+	if (whole_of(&asks, &vma, &whole) || !may_be_plain(hmm, m->ctx, &vma) ||
 	    hmm->os->ctx_probe(&hmm->os_ctx[m->ctx]))
 		return false;
 	make_plain(hmm, m->ctx, whole.start, whole.end);
