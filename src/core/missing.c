@@ -145,19 +145,18 @@ static void list_others(struct hmm *hmm, unsigned ctx, uintptr_t start, uintptr_
 }
 
 /* What there is to register along with [start, end), a mapping or what of it is not on the list. */
-static int find_whole(struct hmm *hmm, unsigned ctx, uintptr_t start, uintptr_t end,
+static int find_whole(const struct whole_asks *asks, uintptr_t start, uintptr_t end,
 		      struct whole *whole)
 {
-	struct whole_asks asks = { .hmm = hmm, .mm = &hmm->reader_mm, .ctx = ctx,
-				   .may = may_be_missing, .room = true };
-	struct pager *pager = hmm->pager;
+	const struct pager *pager = asks->hmm->pager;
+	unsigned ctx = asks->ctx;
 	struct os_vma vma;
 
 	*whole = (struct whole){ start, end, start, end };
-	if (hmm->os->vma_find(&hmm->reader_mm, start, &vma) || vma.start > start)
+	if (asks->hmm->os->vma_find(asks->mm, start, &vma) || vma.start > start)
 		return -EAGAIN;
 	if (vma.start == start && vma.end == end)
-		return whole_of(&asks, &vma, whole);
+		return whole_of(asks, &vma, whole);
 	/* Not what it was, unless its list tells why. */
 	if (vma.end < end || (vma.end > end && covered(pager, ctx, end) == end) ||
 	    (vma.start < start && covered(pager, ctx, start - PAGE) != start))
@@ -170,9 +169,9 @@ static int register_whole(struct hmm *hmm, unsigned ctx, uintptr_t start, uintpt
 			  struct whole *whole)
 {
 	struct whole_asks asks = { .hmm = hmm, .mm = &hmm->reader_mm, .ctx = ctx,
-				   .may = may_be_missing };
+				   .may = may_be_missing, .room = true };
 	struct pager *pager = hmm->pager;
-	int err = find_whole(hmm, ctx, start, end, whole);
+	int err = find_whole(&asks, start, end, whole);
 
 	if (err)
 		return err;

@@ -689,7 +689,7 @@ int fake_unmark(uintptr_t start, uintptr_t end)
 	return 0;
 }
 
-/* Nothing is mapped beyond the pages, and far is the end of what may be asked for. */
+/* Nothing is mapped outside of the pages: whoever asks for room around them asks for far more. */
 static uintptr_t clip(uintptr_t start, uintptr_t *end)
 {
 	const uintptr_t last = fake_addr(FAKE_PAGES);
