@@ -168,9 +168,11 @@ static int run(struct options *options, struct place *place)
 	json_t *list = options->json ? json_array() : NULL;
 	bool good = true;
 
-	if (!list)
+	if (!list) {
 		printf("%-10s %12s %9s %12s %12s %10s\n", "get", "bytes", "samples",
 		       "median us", "p99 us", "MiB/s");
+		fflush(stdout); /* to a file too: it is connected */
+	}
 	for (unsigned i = 0; i < sizeof(rows) / sizeof(rows[0]) && good; i++) {
 		good = measure(place, &rows[i], options->seconds, sample);
 		if (good && list)

@@ -325,8 +325,9 @@ struct os_ops {
 	 * madvise(2) and process_madvise(2)? Either it slept in another system call, or it has
 	 * had budget_ns of CPU time, enough to come from a message that was read to the
 	 * address space's lock (a thread that was preempted inside has not), and has given up
-	 * that lock since, or it has ended. 0; -EBUSY not within timeout_ns (but for the
-	 * lock, which may take as long as others discard memory). Any thread but reader and
+	 * that lock since, or it has ended. 0; -EBUSY not within timeout_ns, or ten times that
+	 * of one that is ready to run and gets no CPU (but for the lock, which may take as long
+	 * as others discard memory). Any thread but reader and
 	 * worker.
 	 */
 	int (*madvise_settled)(uint64_t budget_ns, uint64_t timeout_ns);

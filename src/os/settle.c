@@ -33,8 +33,16 @@
 
 #define SLEEP_FIRST_NS 50000u
 #define SLEEP_MAX_NS 1000000u
+/* Who is only ready to run, and has got no CPU, is waited for that many times as long. */
+#define STARVED 10u
 
 enum where { RUNS, ELSEWHERE, INSIDE };
+
+struct verdict {
+	bool all;
+	bool by_time; /* one may be discarding still, but under the lock */
+	bool asleep;  /* one that is not settled is asleep in madvise */
+};
 
 /* The main thread, ended before the others, stays as a zombie. */
 static bool ended(pid_t tid)
@@ -84,8 +92,7 @@ static enum where where_is(pid_t tid)
 	return ELSEWHERE;
 }
 
-/* *by_time: it may be discarding still, but under the lock. */
-static bool settled(struct task *task, uint64_t budget_ns, bool *by_time)
+static bool settled(struct task *task, uint64_t budget_ns, struct verdict *v)
 {
 	enum where where;
 	uint64_t cpu;
@@ -97,20 +104,21 @@ static bool settled(struct task *task, uint64_t budget_ns, bool *by_time)
 	where = where_is(task->tid);
 	if (err == -ESRCH || where == ELSEWHERE)
 		return task->settled = true;
+	v->asleep |= where == INSIDE;
 	if (err || cpu - task->cpu < budget_ns)
 		return false;
 	if (where == INSIDE && !sleeps_in(task->tid, "userfaultfd_event_wait_completion"))
 		return false;
-	return task->settled = *by_time = true;
+	return task->settled = v->by_time = true;
 }
 
-static bool all_settled(struct tasks *tasks, uint64_t budget_ns, bool *by_time)
+static bool all_settled(struct tasks *tasks, uint64_t budget_ns, struct verdict *v)
 {
-	bool all = true;
-
+	v->all = true;
+	v->asleep = false;
 	for (unsigned i = 0; i < tasks->count; i++)
-		all &= settled(&tasks->task[i], budget_ns, by_time);
-	return all;
+		v->all &= settled(&tasks->task[i], budget_ns, v);
+	return v->all;
 }
 
 /*
@@ -132,21 +140,21 @@ static int note_cpu(struct task *task)
 /* What cannot be told counts as not settled. */
 int live_madvise_settled(uint64_t budget_ns, uint64_t timeout_ns)
 {
-	uint64_t deadline = live_now() + timeout_ns, pause = SLEEP_FIRST_NS;
-	bool by_time = false;
+	uint64_t began = live_now(), pause = SLEEP_FIRST_NS;
+	struct verdict v = { 0 };
 	struct tasks tasks;
 	int err;
 
-	err = tasks_list(&tasks, NULL, live_tid(), deadline, note_cpu) ? -EBUSY : 0;
-	while (!err && !all_settled(&tasks, budget_ns, &by_time)) {
-		if (live_now() >= deadline)
+	err = tasks_list(&tasks, NULL, live_tid(), began + timeout_ns, note_cpu) ? -EBUSY : 0;
+	while (!err && !all_settled(&tasks, budget_ns, &v)) {
+		if (live_now() - began >= (v.asleep ? timeout_ns : STARVED * timeout_ns))
 			err = -EBUSY;
 		else
 			live_sleep(pause);
 		pause = pause * 2 < SLEEP_MAX_NS ? pause * 2 : SLEEP_MAX_NS;
 	}
 	tasks_free(&tasks);
-	if (!err && by_time && pass_lock())
+	if (!err && v.by_time && pass_lock())
 		err = -EBUSY;
 	return err;
 }

@@ -258,6 +258,9 @@ enum verdict churn_start(struct churn *churn, churn_fn *fn)
 
 enum verdict churn_end(struct churn *churn)
 {
+	for (unsigned i = 0; i < churn->count; i++)
+		while (churn->churner[i].rounds <= 1 && !churn->churner[i].wrong[0])
+			usleep(1000);
 	churn->stop = true;
 	for (unsigned i = 0; i < churn->count; i++)
 		pthread_join(churn->churner[i].thread, NULL);
@@ -265,7 +268,6 @@ enum verdict churn_end(struct churn *churn)
 		struct churner *c = &churn->churner[i];
 
 		CHECK(!c->wrong[0], "churner %u, round %lu: %s", i, c->rounds, c->wrong);
-		CHECK(c->rounds > 1, "churner %u has done only %lu rounds", i, c->rounds);
 	}
 	return PASS;
 }

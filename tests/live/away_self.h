@@ -17,7 +17,7 @@ struct churner {
 	pthread_t thread;
 	atomic_bool *stop;
 	unsigned n;
-	unsigned long rounds;
+	_Atomic unsigned long rounds;
 	char wrong[120];
 	_Atomic uintptr_t stack_start, stack_end;
 };

@@ -103,14 +103,14 @@ static enum verdict under_way(struct rig *r, char *at, uint32_t word)
 static enum verdict race(void (*once)(struct disturber *d, unsigned round), unsigned least)
 {
 	struct disturber d = { .once = once, .at = live_map(4 * PAGE, RW) };
-	uint64_t end = live_now_ns() + RUN_NS;
+	const uint64_t began = live_now_ns();
 	unsigned rounds = 0;
 	struct rig r;
 
 	TRY(rig_open(&r));
 	TRY(rig_agree(&r, d.at));
 	disturb_begin(&d);
-	while (live_now_ns() < end) {
+	while (live_race_on(began, RUN_NS, rounds >= least && d.rounds >= least)) {
 		for (unsigned i = 0; i < 4; i++)
 			TRY(under_way(&r, d.at + i * PAGE, ++rounds));
 		quiet(&d);
@@ -167,7 +167,7 @@ enum verdict race_upgrade(const void *arg)
 {
 	struct rig r;
 	struct writer w = { .d = { .once = write_the_same }, .r = &r };
-	uint64_t end = live_now_ns() + RUN_NS;
+	const uint64_t began = live_now_ns();
 	unsigned char seen[PAGE];
 	unsigned reads = 0;
 	int fd = rig_file(PAGE);
@@ -181,7 +181,7 @@ enum verdict race_upgrade(const void *arg)
 	memset(w.d.at, 0x5c, PAGE);
 	EXPECT(PAGE, pwrite(w.file, seen, PAGE, 0));
 	disturb_begin(&w.d);
-	for (; live_now_ns() < end; reads++) {
+	for (; live_race_on(began, RUN_NS, w.d.rounds > 20 && reads > 20); reads++) {
 		EXPECT(0, rig_get(&r, seen, w.d.at, PAGE));
 		for (size_t i = 0; i < PAGE; i++)
 			CHECK(seen[i] == 0x5c, "read %u: byte %zu is %#x", reads, i,
@@ -213,7 +213,7 @@ static void write_beside(struct disturber *d, unsigned round)
 enum verdict race_beside(const void *arg)
 {
 	struct disturber d = { .once = write_beside };
-	uint64_t end = live_now_ns() + RUN_NS / 2;
+	const uint64_t began = live_now_ns();
 	int fd = rig_file(PAGE);
 	uint32_t word = 0;
 	struct rig r;
@@ -223,7 +223,7 @@ enum verdict race_beside(const void *arg)
 	d.at = mmap(NULL, PAGE, RW, MAP_SHARED, fd, 0);
 	TRY(rig_open(&r));
 	disturb_begin(&d);
-	for (; live_now_ns() < end; word++) {
+	for (; live_race_on(began, RUN_NS / 2, d.rounds > 20 && word > 20); word++) {
 		EXPECT(0, rig_put(&r, d.at + 64, &word, 4));
 		EXPECT(word, *(volatile uint32_t *)(d.at + 64));
 		EXPECT(word, rig_word(&r, d.at + 64));
@@ -258,7 +258,7 @@ enum verdict race_chunk(const void *arg)
 					       .chunk = 16 * PAGE };
 	char *area = live_map(32 * PAGE, RW);
 	struct disturber d = { .once = map_over_neighbour };
-	uint64_t end = live_now_ns() + RUN_NS;
+	const uint64_t began = live_now_ns();
 	char bytes[12 * PAGE];
 	unsigned rounds = 0;
 	struct rig r;
@@ -266,7 +266,7 @@ enum verdict race_chunk(const void *arg)
 	d.at = (char *)(((uintptr_t)area + 16 * PAGE - 1) & ~(16 * PAGE - 1));
 	TRY(rig_open_with(&r, &chunked));
 	disturb_begin(&d);
-	for (; live_now_ns() < end; rounds++) {
+	for (; live_race_on(began, RUN_NS, d.rounds > 20); rounds++) {
 		if (rounds % 4 == 0) /* one mapping for many */
 			EXPECT(0, rig_get(&r, bytes, d.at, sizeof(bytes)));
 		for (unsigned i = 0; i < 4; i++)
@@ -285,7 +285,7 @@ enum verdict race_chunk(const void *arg)
 struct worker {
 	struct uring *dev;
 	char *at;
-	uint64_t end;
+	uint64_t began, ns;
 	pthread_t thread;
 	unsigned rounds;
 	char wrong[100];
@@ -316,7 +316,7 @@ static void *work(void *arg)
 	unsigned char *want = malloc(WORKER_PAGES * PAGE);
 	int file = memfd_create("worker", MFD_CLOEXEC), err = 0;
 
-	for (; live_now_ns() < w->end && !err; w->rounds++)
+	for (; live_race_on(w->began, w->ns, w->rounds > 20) && !err; w->rounds++)
 		err = work_round(w, file, want);
 	if (err)
 		snprintf(w->wrong, sizeof(w->wrong), "round %u: %s", w->rounds,
@@ -332,7 +332,8 @@ static enum verdict work_all(struct rig *r, unsigned threads, uint64_t ns)
 
 	for (unsigned i = 0; i < threads; i++) {
 		w[i] = (struct worker){ .dev = r->dev,
-					.end = live_now_ns() + ns,
+					.began = live_now_ns(),
+					.ns = ns,
 					.at = live_map(WORKER_PAGES * PAGE, RW) };
 		pthread_create(&w[i].thread, NULL, work, &w[i]);
 	}
@@ -370,7 +371,7 @@ enum verdict race_evict(const void *arg)
  */
 enum verdict race_file(const void *arg)
 {
-	uint64_t end = live_now_ns() + RUN_NS;
+	const uint64_t began = live_now_ns();
 	unsigned rounds = 0;
 	char bytes[PAGE];
 	int fd = rig_file(64 * PAGE);
@@ -379,7 +380,7 @@ enum verdict race_file(const void *arg)
 	if (fd < 0)
 		return rig_cannot_bounce();
 	TRY(rig_open(&r));
-	for (; live_now_ns() < end; rounds++) {
+	for (; live_race_on(began, RUN_NS, rounds > 5); rounds++) {
 		off_t at = (off_t)(rounds % 64 * PAGE);
 		char *to = live_map(PAGE, RW);
 

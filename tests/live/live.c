@@ -65,6 +65,11 @@ uint64_t live_now_ns(void)
 	return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
 }
 
+bool live_race_on(uint64_t began, uint64_t ns, bool raced)
+{
+	return live_now_ns() - began < (raced ? ns : 5 * ns);
+}
+
 char *live_map(size_t length, int prot)
 {
 	char *p = mmap(NULL, length, prot, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1,

@@ -86,6 +86,11 @@ void live_child_prepare(void);
 /* Wait for a child: its status, or -1 when it hung for limit_s and was killed. */
 int live_wait(pid_t pid, unsigned limit_s);
 uint64_t live_now_ns(void);
+/*
+ * A race is run for ns since `began`; on a machine that has other things to do until it has
+ * raced enough to show something, five times as long at most: then a CHECK says what is wanting.
+ */
+bool live_race_on(uint64_t began, uint64_t ns, bool raced);
 /* mmap or abort: for what is a premise and not what is tested. */
 char *live_map(size_t length, int prot);
 

@@ -85,6 +85,15 @@ order() {
 	read -r answer <&9
 }
 
+# said FILE: until something is in it, 20 s at most
+said() {
+	tries=200
+	while [ $tries -gt 0 ] && ! [ -s "$1" ]; do
+		sleep 0.1
+		tries=$((tries - 1))
+	done
+}
+
 # ended PID SECONDS: $status; false: it runs still, and is killed
 ended() {
 	limit=$(($2 * 20))

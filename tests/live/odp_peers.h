@@ -11,7 +11,7 @@
 #define GONE ((size_t)1 << 20)
 #define WIDE ((size_t)1 << 30)
 /* A scheduler's turn or two on a machine that is busy; far below any limit of time. */
-#define PATIENCE_MS 900u
+#define PATIENCE_MS 2000u
 
 /* Shared with the target's process. */
 struct served {

@@ -340,10 +340,11 @@ static void *write_main(void *arg)
 
 static enum verdict race(struct steps *s, struct writer *writers)
 {
-	uint64_t until = live_now_ns() + UINT64_C(1500000000);
+	struct hmm_devmem_stats stats = { .size = sizeof(stats) };
+	const uint64_t began = live_now_ns();
 	uintptr_t at = (uintptr_t)s->zone.at;
 
-	for (unsigned i = 0; live_now_ns() < until; i++) {
+	for (unsigned i = 0; live_race_on(began, UINT64_C(1500000000), stats.cpu_faults > 2); i++) {
 		int64_t n = 0;
 
 		if (i % 3 == 2) {
@@ -358,6 +359,7 @@ static enum verdict race(struct steps *s, struct writer *writers)
 			n = hmm_migrate_to_device(s->m.devmem, at, PAGES * PAGE);
 		}
 		CHECK(n >= 0, "round %u: %s", i, hmm_strerror((int)n));
+		hmm_devmem_get_stats(s->m.devmem, &stats);
 	}
 	return PASS;
 }

@@ -84,13 +84,15 @@ verdict "children are not served" "again" "$(get "$at" 5)"
 
 # ---- targets that end ----
 
-# A bench is under way; its first row takes a minute.
+# A bench is under way: it says so when it is connected; its first row takes a minute.
 bench_begin() {
+	: >"$dir/bench.out"
 	"$uhmm" odp bench --from "$file" --timeout 5 --seconds 60 "$at" 8M \
-		>/dev/null 2>"$dir/bench.err" &
+		>"$dir/bench.out" 2>"$dir/bench.err" &
 	bench=$!
 	started="$started $bench"
-	sleep 1
+	said "$dir/bench.out"
+	sleep 0.5
 }
 
 bench_ends() { # NAME SECONDS TEXT
@@ -144,7 +146,11 @@ verdict "get from it" second "$(get "$at" 6)"
 by=
 threads=$(ls "/proc/$target/task" | wc -l)
 order close
-sleep 1.2 # at the latest the thread of the fabric looks then
+sleep 1.2 # at the latest the thread of the fabric looks then, if it has a CPU
+for i in 1 2 3 4 5 6 7 8 9 10; do
+	[ "$(ls "/proc/$target/task" | wc -l)" = "$threads" ] || break
+	sleep 0.5
+done
 verdict "who closes our descriptors goes on" 1 $((threads - $(ls "/proc/$target/task" | wc -l)))
 says "and is not served" 1 "nobody serves" get "$at" 6
 echo "quit 4" >&8

@@ -100,11 +100,13 @@ fi
 
 # ---- no network ----
 
-lost() { # COMMAND...: the link goes while it runs
+lost() { # COMMAND...: the link goes while it runs, when it has said something
+	: >"$dir/lost.out"
 	"$@" >"$dir/lost.out" 2>"$dir/lost.err" &
 	running=$!
 	started="$started $running"
-	sleep 1
+	said "$dir/lost.out"
+	sleep 0.5
 	ip -n "$far" link set veth0 down
 	ended "$running" 10 || status=hangs
 }
