@@ -2,10 +2,10 @@
 /*
  * litmus - `uhmm litmus`: stale translations and lost bytes, counted; there must be none.
  *
- * The rounds are divided among the cases of seven tables (litmus_map.c, litmus_zap.c,
- * litmus_kind.c, litmus_migrate.c, litmus_owner.c, litmus_pin.c, litmus_secure.c). With --naive the same cases run on
- * devices that are broken on purpose, and there must be some: a test that cannot fail says
- * nothing.
+ * The rounds are divided among the cases of eight tables (litmus_map.c, litmus_zap.c,
+ * litmus_kind.c, litmus_migrate.c, litmus_grown.c, litmus_owner.c, litmus_pin.c,
+ * litmus_secure.c). With --naive the same cases run on devices that are broken on purpose,
+ * and there must be some: a test that cannot fail says nothing.
  *
  * With --against the changes are made under other people's registration caches instead, and
  * ours beside them: litmus_against.c. With --userptr OpenCL kernels read: litmus_userptr.c.
@@ -469,6 +469,7 @@ int cmd_litmus(int argc, char **argv)
 	add_cases(&options, litmus_zap_cases);
 	add_cases(&options, litmus_kind_cases);
 	add_cases(&options, litmus_migrate_cases);
+	add_cases(&options, litmus_grown_cases);
 	add_cases(&options, litmus_owner_cases);
 	add_cases(&options, litmus_pin_cases);
 	add_cases(&options, litmus_secure_cases);

@@ -132,6 +132,7 @@ extern const struct litmus_case litmus_map_cases[];
 extern const struct litmus_case litmus_zap_cases[];
 extern const struct litmus_case litmus_kind_cases[];
 extern const struct litmus_case litmus_migrate_cases[];
+extern const struct litmus_case litmus_grown_cases[];
 extern const struct litmus_case litmus_owner_cases[];
 extern const struct litmus_case litmus_pin_cases[];
 extern const struct litmus_case litmus_secure_cases[];

@@ -5,6 +5,7 @@
  *	litmus_away.c	 two devices with memory, a thread that moves pages, judgement
  *	litmus_naive.c	 the same done wrong: copy, then DONTNEED
  *	litmus_migrate.c cases: the program drops, unmaps or moves what is away
+ *	litmus_grown.c	 a case: something comes beside it
  *	litmus_owner.c	 cases: fork, mprotect, both sides write
  *
  * Words: *stale* is a byte that was given up and came back, *lost* one that was written and

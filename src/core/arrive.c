@@ -145,12 +145,6 @@ static unsigned in_a_row(const struct moving *page, unsigned pages)
 	return n;
 }
 
-bool belongs_all(struct hmm *hmm, unsigned ctx, uintptr_t start, uintptr_t end)
-{
-	return belongs(hmm, ctx, start) &&
-	       !hmm->os->ctx_register(&hmm->os_ctx[ctx], start, end);
-}
-
 bool belongs(struct hmm *hmm, unsigned ctx, uintptr_t page)
 {
 	return vmas_has_token(hmm, &hmm->reader_mm, page) &&

@@ -82,6 +82,14 @@ struct gate {
 
 struct pager;
 
+#define REGISTERINGS 64u
+struct registering {
+	struct {
+		_Atomic uintptr_t start, end;
+	} slot[REGISTERINGS];
+	_Atomic uint64_t begun, done;
+};
+
 struct hmm {
 	const struct os_ops *os;
 	struct arena *arena;
@@ -105,6 +113,7 @@ struct hmm {
 	_Atomic bool draining;
 
 	struct lock register_lock;
+	struct registering registering; /* written under register_lock */
 	struct hmm_dirty *dirties; /* dirty.c */
 	struct lock vmas_lock; /* protects vmas, leaving, entering, sysv, dax */
 	struct dax_file dax[DAX_FILES];
@@ -228,6 +237,7 @@ struct whole_asks {
 	bool (*may)(struct hmm *hmm, unsigned ctx, const struct os_vma *piece);
 	bool strict; /* all of it, or -EBUSY */
 	bool room;   /* and free address space around, if nothing is away there */
+	bool mirrors; /* it is the mirror that registers: registering.c hears of it */
 };
 /* What belongs together with a VMA. -EAGAIN it is another one by now; -EBUSY. */
 int whole_of(const struct whole_asks *asks, const struct os_vma *vma, struct whole *whole);
@@ -241,6 +251,15 @@ bool whole_cut(const struct whole_asks *asks, const struct whole *whole, bool ab
  */
 typedef int (*whole_call)(const struct os_ctx *ctx, uintptr_t start, uintptr_t end);
 int whole_register(const struct whole_asks *asks, const struct whole *whole, whole_call call);
+
+/* ---- registering.c ---- */
+/* The register lock is held over both, and the system call is between them. */
+void registering_begin(struct hmm *hmm, uintptr_t start, uintptr_t end);
+void registering_end(struct hmm *hmm);
+/* To be noted, without a lock, before something is found out about a range; */
+uint64_t registering_now(const struct hmm *hmm);
+/* and asked later: has the mirror registered anything there that what was found out does not know? */
+bool registering_since(const struct hmm *hmm, uint64_t since, uintptr_t start, uintptr_t end);
 
 /* ---- reader.c, worker.c ---- */
 void *reader_main(void *hmm);

@@ -4,8 +4,10 @@
  * whole works, and for as long as something of them is away.
  *
  * Laws:
- * - the list has what was registered and has not been touched by an event since; it may lack
- *   what is registered, never have what is not;
+ * - the list has what was registered and has not been touched by an event since. It may lack what
+ *   is registered; and what has come to a place without a message, after what was there was
+ *   registered, or left without one, it has as well. But that has no token until the mirror
+ *   registers it, and from then on what the list says of the place does not hold (registering.c);
  * - REGISTER does not look whether a change is pending. Done while one is, it may have hit the
  *   VMA that came after the one we mean. A probe that says "quiet" *after* it proves that
  *   no change from before is unread; until then the range is in doubt, and the flag
@@ -120,16 +122,18 @@ static bool may_be_missing(struct hmm *hmm, unsigned ctx, const struct os_vma *p
 	       !transfers_cover(hmm, piece->start, piece->end);
 }
 
-static void list_add(struct pager *pager, unsigned ctx, uintptr_t start, uintptr_t end)
+/* What is away is MISSING, and was before something else has been registered there. */
+static void list_add(struct pager *pager, unsigned ctx, uintptr_t start, uintptr_t end,
+		     uint64_t known)
 {
 	if (pager->missing_n < MISSING_VMAS)
-		pager->missing[pager->missing_n++] =
-			(struct missing){ .start = start, .end = end, .ctx = ctx };
+		pager->missing[pager->missing_n++] = (struct missing){
+			.start = start, .end = end, .ctx = ctx, .known = known };
 }
 
 /* What was registered along. */
 static void list_others(struct hmm *hmm, unsigned ctx, uintptr_t start, uintptr_t end,
-			const struct whole *whole)
+			const struct whole *whole, uint64_t known)
 {
 	uintptr_t at = whole->start;
 	struct os_vma vma;
@@ -140,7 +144,7 @@ static void list_others(struct hmm *hmm, unsigned ctx, uintptr_t start, uintptr_
 		if (hmm->os->vma_find_fast(&hmm->reader_mm, at, &vma) || vma.end > whole->end)
 			return;
 		if (vma.end <= start || vma.start >= end)
-			list_add(hmm->pager, ctx, vma.start, vma.end);
+			list_add(hmm->pager, ctx, vma.start, vma.end, known);
 	}
 }
 
@@ -188,6 +192,7 @@ static int register_whole(struct hmm *hmm, unsigned ctx, uintptr_t start, uintpt
 
 static int register_piece(struct hmm *hmm, unsigned ctx, uintptr_t start, uintptr_t end)
 {
+	uint64_t known = registering_now(hmm);
 	struct pager *pager = hmm->pager;
 	struct whole whole;
 	unsigned flags = 0;
@@ -201,17 +206,37 @@ static int register_piece(struct hmm *hmm, unsigned ctx, uintptr_t start, uintpt
 		return err;
 	/* Registered before, and only not on the list any more: it does not come into doubt. */
 	if (!hmm->os->vma_flags(start, &flags) && (flags & OS_VMA_MISSING) &&
-	    belongs_all(hmm, ctx, start, end))
-		goto on_the_list;
+	    belongs(hmm, ctx, start)) {
+		/* Asked last: it is the mapping that was found. */
+		if (hmm->os->ctx_probe(&hmm->os_ctx[ctx]))
+			return -EAGAIN;
+		list_add(pager, ctx, start, end, known);
+		return 0;
+	}
 	err = register_whole(hmm, ctx, start, end, &whole);
 	if (err)
 		return err;
 	if (hmm->os->ctx_probe(&hmm->os_ctx[ctx]))
 		doubt_add(pager, ctx, start, end);
-	list_others(hmm, ctx, start, end, &whole);
-on_the_list:
-	list_add(pager, ctx, start, end);
+	list_others(hmm, ctx, start, end, &whole, known);
+	list_add(pager, ctx, start, end, known);
 	return 0;
+}
+
+/* What the list cannot know any more is found out anew. */
+static void forget_outdated(struct hmm *hmm, unsigned ctx, uintptr_t start, uintptr_t end)
+{
+	struct pager *pager = hmm->pager;
+
+	for (unsigned i = 0; i < pager->missing_n; i++) {
+		const struct missing m = pager->missing[i];
+
+		if (m.ctx != ctx || m.start >= end || m.end <= start ||
+		    !registering_since(hmm, m.known, m.start, m.end))
+			continue;
+		missing_forget(hmm, ctx, m.start, m.end);
+		i = -1u; /* the list is another one */
+	}
 }
 
 int missing_register(struct hmm *hmm, unsigned ctx, uintptr_t start, uintptr_t end)
@@ -220,6 +245,7 @@ int missing_register(struct hmm *hmm, unsigned ctx, uintptr_t start, uintptr_t e
 	int err = 0;
 
 	missing_settle(hmm);
+	forget_outdated(hmm, ctx, start, end);
 	for (uintptr_t at = covered(pager, ctx, start); at < end && !err;
 	     at = covered(pager, ctx, at))
 		err = register_piece(hmm, ctx, at, uncovered(pager, ctx, at, end));

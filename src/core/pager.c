@@ -55,6 +55,16 @@ static unsigned zero_pages(struct hmm *hmm, uintptr_t addr)
 	return (unsigned)(((books_next(hmm, &at, end, &entry) ? at : end) - addr) / PAGE);
 }
 
+/* Not beyond its end, where somebody else's begins. If it has changed since, ZEROPAGE says so. */
+static unsigned within_mapping(struct hmm *hmm, uintptr_t addr, unsigned n)
+{
+	struct os_vma vma;
+
+	if (n <= 1 || hmm->os->vma_find_fast(&hmm->reader_mm, addr, &vma) || vma.start > addr)
+		return 1;
+	return n * PAGE < vma.end - addr ? n : (unsigned)((vma.end - addr) / PAGE);
+}
+
 /* true: nobody waits there any more. ZEROPAGE does not look whose the mapping is. */
 static bool serve_zero(struct hmm *hmm, struct parked *p)
 {
@@ -64,9 +74,7 @@ static bool serve_zero(struct hmm *hmm, struct parked *p)
 	int err = -ENOENT;
 
 	if (belongs(hmm, p->ctx, p->addr)) {
-		/* The mapping ends before, or there is something there: one page. */
-		if (!n || hmm->os->ctx_register(ctx, p->addr, p->addr + n * PAGE))
-			n = 1;
+		n = within_mapping(hmm, p->addr, n);
 		err = hmm->os->ctx_zero(ctx, p->addr, n * PAGE, &done);
 	} else if (hmm->os->ctx_probe(ctx)) {
 		err = -EAGAIN;

@@ -322,6 +322,7 @@ struct missing {
 	uintptr_t start, end;
 	unsigned ctx;
 	uint64_t home_since; /* ns; 0: something is away */
+	uint64_t known;	     /* registering_now(), before it was found to be MISSING */
 };
 
 struct homing {
@@ -457,7 +458,6 @@ int arrive_put(struct hmm *hmm, unsigned ctx, struct moving *page, unsigned page
 	       unsigned *done);
 /* Is the VMA there registered with that context? True as long as no change of it is pending. */
 bool belongs(struct hmm *hmm, unsigned ctx, uintptr_t page);
-bool belongs_all(struct hmm *hmm, unsigned ctx, uintptr_t start, uintptr_t end);
 void homing_log(struct hmm *hmm, uintptr_t start, uintptr_t end);
 bool homing_changed(const struct hmm *hmm, uint64_t since, uintptr_t start, uintptr_t end);
 

@@ -22,11 +22,16 @@ static bool unregister(struct hmm *hmm, const struct mirrored *m)
 static bool may_leave(struct hmm *hmm, unsigned ctx, const struct os_vma *piece)
 {
 	struct mirrored m;
+	bool may;
 
 	if (vmas_next(hmm, piece->start, piece->end, &m) && m.ctx != ctx)
 		return false;
-	return vmas_has_token(hmm, &hmm->mm, piece->start) &&
-	       !hmm->os->ctx_register(&hmm->os_ctx[ctx], piece->start, piece->end);
+	if (!vmas_has_token(hmm, &hmm->mm, piece->start))
+		return false;
+	registering_begin(hmm, piece->start, piece->end);
+	may = !hmm->os->ctx_register(&hmm->os_ctx[ctx], piece->start, piece->end);
+	registering_end(hmm);
+	return may;
 }
 
 /*

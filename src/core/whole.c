@@ -142,8 +142,12 @@ static int register_once(const struct whole_asks *asks, const struct whole *whol
 
 	if (!arena_changing())
 		return -EAGAIN;
+	if (asks->mirrors)
+		registering_begin(asks->hmm, whole->start, whole->end);
 	if (!arena_owns(whole->start, whole->end))
 		err = call(&asks->hmm->os_ctx[asks->ctx], whole->start, whole->end);
+	if (asks->mirrors)
+		registering_end(asks->hmm);
 	arena_changed();
 	return err;
 }

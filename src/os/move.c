@@ -63,9 +63,10 @@ static bool present(uintptr_t page)
 }
 
 /*
- * A MOVE that stops in the middle can say one page too few (Linux 6.18, seen while another thread
- * breaks the copy-on-write sharing of the source with a child): the next one then finds
- * that page at dst. src and dst are the caller's to fill, so it has moved.
+ * A MOVE that stops in the middle can say some pages too few (Linux 6.18: an EAGAIN from before a batch that
+ * moved is taken for that batch's; seen while another thread breaks the copy-on-write sharing
+ * of the source with a child): the next one then finds the pages at dst. src and dst are the
+ * caller's to fill, so they have moved.
  */
 static bool has_moved(uintptr_t dst, uintptr_t src)
 {
@@ -156,16 +157,27 @@ static int all_of(int fd, step_fn step, uintptr_t dst, uintptr_t src, size_t len
 	return 0;
 }
 
+/* And where no next one is carried out, as a change is pending by now, they are looked for. */
+static int move_all(int fd, step_fn step, uintptr_t dst, uintptr_t src, size_t length,
+		    size_t *done)
+{
+	int err = all_of(fd, step, dst, src, length, done);
+
+	while (err == -EAGAIN && *done < length && has_moved(dst + *done, src + *done))
+		*done += OS_PAGE_SIZE;
+	return *done < length ? err : 0;
+}
+
 int live_ctx_move(const struct os_ctx *ctx, uintptr_t dst, uintptr_t src, size_t length,
 		  size_t *done)
 {
-	return all_of(ctx->fd, step_move, dst, src, length, done);
+	return move_all(ctx->fd, step_move, dst, src, length, done);
 }
 
 int live_ctx_move_present(const struct os_ctx *ctx, uintptr_t dst, uintptr_t src,
 			  size_t length, size_t *done)
 {
-	return all_of(ctx->fd, step_move_present, dst, src, length, done);
+	return move_all(ctx->fd, step_move_present, dst, src, length, done);
 }
 
 int live_ctx_copy(const struct os_ctx *ctx, uintptr_t dst, uintptr_t src, size_t length,

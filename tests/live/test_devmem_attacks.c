@@ -600,6 +600,22 @@ static enum verdict over_seen(struct over *o)
 	return over_home(o);
 }
 
+/* Anew, written to, looked at, and away: what was known of the old mapping is not of this one. */
+static enum verdict over_anew(struct over *o)
+{
+	size_t length = o->pages * PAGE;
+	unsigned char *seen = hmm_alloc(LENGTH), *shadow = o->zone.shadow + o->first * PAGE;
+
+	SYS(shmdt(o->at));
+	SYS(mmap(o->at, length, RW, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0));
+	for (size_t i = 0; i < length; i++)
+		o->at[i] = (char)(shadow[i] = (unsigned char)(i / 64 + 9));
+	EXPECT(0, away_read(o->dev, seen, o->at, length));
+	EXPECT(0, memcmp(seen, shadow, length));
+	hmm_free(seen, LENGTH);
+	return over_again(o);
+}
+
 static const struct over_op {
 	const char *name;
 	enum verdict (*run)(struct over *o);
@@ -607,7 +623,7 @@ static const struct over_op {
 	{ "touch", over_touch },   { "home", over_home },     { "evict", over_evict },
 	{ "close", over_close },   { "fork", over_fork },     { "clone", over_clone },
 	{ "again", over_again },   { "mremap", over_mremap }, { "shmdt", over_shmdt },
-	{ "mapped", over_map }, { "seen", over_seen },
+	{ "mapped", over_map },	   { "seen", over_seen },     { "anew", over_anew },
 };
 
 /* Every other page of the segment has been written to. */

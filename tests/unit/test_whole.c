@@ -474,6 +474,54 @@ static void what_moves_into_the_room_keeps_its_pages(void **state)
 	missing_ends();
 }
 
+static int comes_into_the_room(void *arg)
+{
+	fake_map(14, 4, FAKE_ANON, RW);
+	fill(14, 4);
+	return 0;
+}
+
+/*
+ * What comes there when the room has been registered is not (as a heap that grows): when it goes away it is
+ * registered itself, or the CPU would find holes that nobody waits at (G5).
+ */
+static void what_comes_after_is_not_known(void **state)
+{
+	vram_open(&vram, *state, NULL);
+	fake_map(10, 4, FAKE_ANON, RW);
+	fill(10, 4);
+	fake_at(FAKE_OP_REGISTER_MISSING, FAKE_AFTER, -1, 1, comes_into_the_room, NULL);
+	goes_away(10, 4);
+	assert_int_equal(vram_look(&vram, 14, 4), 0);
+	goes_away(14, 4);
+	for (unsigned i = 10; i < 18; i++)
+		assert_int_equal(fake_read_page(i), 100 + i);
+	missing_ends();
+}
+
+/* One that is under way counts as well; what is too long ago is not known. */
+static void what_was_registered_lately(void **state)
+{
+	struct hmm *hmm = *state;
+	uint64_t before = registering_now(hmm), during;
+
+	assert_false(registering_since(hmm, before, 0, UINTPTR_MAX));
+	registering_begin(hmm, 10 * PAGE, 12 * PAGE);
+	during = registering_now(hmm);
+	assert_true(registering_since(hmm, before, 11 * PAGE, 20 * PAGE));
+	assert_true(registering_since(hmm, during, 0, 11 * PAGE));
+	assert_false(registering_since(hmm, during, 12 * PAGE, 20 * PAGE));
+	assert_false(registering_since(hmm, during, 0, 10 * PAGE));
+	registering_end(hmm);
+	assert_true(registering_since(hmm, during, 0, 11 * PAGE));
+	assert_false(registering_since(hmm, registering_now(hmm), 0, UINTPTR_MAX));
+	for (unsigned i = 0; i < REGISTERINGS; i++) {
+		registering_begin(hmm, 20 * PAGE, 21 * PAGE);
+		registering_end(hmm);
+	}
+	assert_true(registering_since(hmm, before, 0, PAGE));
+}
+
 #define TEST(test) cmocka_unit_test_setup_teardown(test, fake_setup, fake_teardown)
 #define BOTH(test) TEST(test), cmocka_unit_test_setup_teardown(test, fake_setup_no_perf, fake_teardown)
 
@@ -498,6 +546,8 @@ int main(void)
 		TEST(pieces_go_away_together),
 		TEST(one_piece_is_left),
 		TEST(what_moves_into_the_room_keeps_its_pages),
+		TEST(what_comes_after_is_not_known),
+		TEST(what_was_registered_lately),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
