@@ -186,6 +186,10 @@ int arrive_put(struct hmm *hmm, unsigned ctx, struct moving *page, unsigned page
 
 	if ((err == -EINVAL || err == -EBUSY) && !bytes)
 		err = put_copy(hmm, ctx, page, &bytes);
+	/* What succeeds does so while nothing is pending; that there is no such place may be said of a
+	 * change that has begun: the kernel looks for the mapping first. */
+	if (err == -ENOENT && !bytes)
+		err = no_place(hmm, ctx);
 	*done = bytes ? (unsigned)(bytes / PAGE) : 1;
 	if (bytes || err == -ENOENT || err == -EEXIST)
 		return bytes ? 0 : err;
@@ -249,8 +253,8 @@ static int poison(struct hmm_transfer *t, struct moving *page)
 
 	if (belongs(t->hmm, t->ctx, page->addr))
 		err = t->hmm->os->ctx_poison(&t->hmm->os_ctx[t->ctx], page->addr, PAGE, &done);
-	else if (t->hmm->os->ctx_probe(&t->hmm->os_ctx[t->ctx]))
-		err = -EAGAIN;
+	if (err == -ENOENT)
+		err = no_place(t->hmm, t->ctx);
 	if (err == -EAGAIN || err == -ENOMEM)
 		return -EAGAIN;
 	atomic_fetch_add(&t->devmem->count.lost, 1);

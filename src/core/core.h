@@ -294,6 +294,8 @@ void records_compare(struct hmm *hmm, uintptr_t start, uintptr_t end);
  * for STORM_NS; -ENODEV.
  */
 int fence_quiet(struct hmm *hmm, unsigned i);
+/* Is there nothing of context i, at this moment, that is pending, unread or untold? Waits for nobody. */
+bool fence_rests(struct hmm *hmm, unsigned i);
 int fence_range(struct hmm *hmm, uintptr_t start, uintptr_t end);
 /* Tell CLEAR of what contexts `mask` have in [start, end), and wait until it is delivered. */
 int fence_clear(struct hmm *hmm, unsigned mask, uintptr_t start, uintptr_t end);

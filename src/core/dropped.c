@@ -128,12 +128,16 @@ static struct verdict look_at(struct hmm *hmm, unsigned ctx, uintptr_t page)
 	struct verdict v = { .end = page + PAGE };
 	struct os_vma vma;
 	unsigned flags = 0;
+	int err;
 
 	if (hmm->os->vma_find_fast(&hmm->reader_mm, page, &vma) || vma.start > page)
 		return v;
 	v.end = vma.end;
-	v.alive = belongs(hmm, ctx, page) && missing_proves(hmm, ctx, page) &&
-		  !hmm->os->vma_flags(page, &flags) && (flags & OS_VMA_MISSING);
+	if (!belongs(hmm, ctx, page) || !missing_proves(hmm, ctx, page))
+		return v;
+	err = hmm->os->vma_flags(page, &flags);
+	/* Where that cannot be told nothing is given up. */
+	v.alive = err == -EIO || (!err && (flags & OS_VMA_MISSING));
 	return v;
 }
 

@@ -195,6 +195,11 @@ static int try_context(struct hmm *hmm, unsigned i, bool probe)
 	return !err && queue->done < queue->pushed ? -EAGAIN : err;
 }
 
+bool fence_rests(struct hmm *hmm, unsigned i)
+{
+	return !try_context(hmm, i, true);
+}
+
 int hmm_try_fence(struct hmm *hmm, uintptr_t start, size_t length)
 {
 	uintptr_t end = start + length;

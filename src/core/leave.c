@@ -223,11 +223,14 @@ static int take_prepare(struct hmm_transfer *t)
 		err = -EAGAIN;
 	if (!err)
 		err = missing_register(hmm, t->ctx, vma.start, vma.end);
-	/* It is one VMA. A change that nobody told (docs/limits.md) shows here. */
-	if (!err && !vmas_has_token(hmm, &hmm->reader_mm, t->start)) {
+	/* It is one VMA. A change that nobody told (docs/limits.md) shows here; */
+	if (!err && !belongs(hmm, t->ctx, t->start)) {
 		missing_forget(hmm, t->ctx, vma.start, vma.end);
 		err = -ESTALE;
 	}
+	/* or here, if the mirror has registered what came there, between the list and the token. */
+	if (!err && missing_outdated(hmm, t->ctx, vma.start, vma.end))
+		err = -EAGAIN;
 	return err ? err : buffers_ready(t);
 }
 

@@ -173,7 +173,7 @@ static int register_whole(struct hmm *hmm, unsigned ctx, uintptr_t start, uintpt
 			  struct whole *whole)
 {
 	struct whole_asks asks = { .hmm = hmm, .mm = &hmm->reader_mm, .ctx = ctx,
-				   .may = may_be_missing, .room = true };
+				   .may = may_be_missing };
 	struct pager *pager = hmm->pager;
 	int err = find_whole(&asks, start, end, whole);
 
@@ -182,7 +182,7 @@ static int register_whole(struct hmm *hmm, unsigned ctx, uintptr_t start, uintpt
 	if (pager->wholes_refused >= WHOLES)
 		*whole = (struct whole){ start, end, start, end };
 	err = whole_register(&asks, whole, hmm->os->ctx_register_missing);
-	if ((err == -EBUSY || err == -EINVAL) && (whole->start < start || whole->end > end)) {
+	if ((err == -EBUSY || err == -EINVAL || err == -EPERM) && (whole->start < start || whole->end > end)) {
 		pager->wholes_refused++;
 		return -EAGAIN; /* something has come there */
 	}
@@ -223,10 +223,10 @@ static int register_piece(struct hmm *hmm, unsigned ctx, uintptr_t start, uintpt
 	return 0;
 }
 
-/* What the list cannot know any more is found out anew. */
-static void forget_outdated(struct hmm *hmm, unsigned ctx, uintptr_t start, uintptr_t end)
+bool missing_outdated(struct hmm *hmm, unsigned ctx, uintptr_t start, uintptr_t end)
 {
 	struct pager *pager = hmm->pager;
+	bool some = false;
 
 	for (unsigned i = 0; i < pager->missing_n; i++) {
 		const struct missing m = pager->missing[i];
@@ -235,8 +235,10 @@ static void forget_outdated(struct hmm *hmm, unsigned ctx, uintptr_t start, uint
 		    !registering_since(hmm, m.known, m.start, m.end))
 			continue;
 		missing_forget(hmm, ctx, m.start, m.end);
+		some = true;
 		i = -1u; /* the list is another one */
 	}
+	return some;
 }
 
 int missing_register(struct hmm *hmm, unsigned ctx, uintptr_t start, uintptr_t end)
@@ -245,7 +247,7 @@ int missing_register(struct hmm *hmm, unsigned ctx, uintptr_t start, uintptr_t e
 	int err = 0;
 
 	missing_settle(hmm);
-	forget_outdated(hmm, ctx, start, end);
+	missing_outdated(hmm, ctx, start, end);
 	for (uintptr_t at = covered(pager, ctx, start); at < end && !err;
 	     at = covered(pager, ctx, at))
 		err = register_piece(hmm, ctx, at, uncovered(pager, ctx, at, end));
@@ -308,20 +310,25 @@ static void make_plain(struct hmm *hmm, unsigned ctx, uintptr_t start, uintptr_t
 	missing_forget(hmm, ctx, start, end);
 }
 
-static bool may_be_plain(struct hmm *hmm, unsigned ctx, const struct os_vma *piece)
+static bool is_ours(struct hmm *hmm, unsigned ctx, const struct os_vma *piece)
 {
-	return belongs(hmm, ctx, piece->start) && all_home(hmm, piece->start, piece->end) &&
-	       !transfers_cover(hmm, piece->start, piece->end);
+	return belongs(hmm, ctx, piece->start);
+}
+
+static bool is_home(struct hmm *hmm, uintptr_t start, uintptr_t end)
+{
+	return all_home(hmm, start, end) && !transfers_cover(hmm, start, end);
 }
 
 /*
- * The whole VMA as it is now, which may have grown, and its pieces; if all of it is at home. That no
- * change is pending is asked last: what was found could be another mapping else.
+ * The whole VMA as it is now, which may have grown, and its pieces; if all of it is at home, for pieces
+ * in different modes cannot be one mapping again. That no change is pending is asked last: what
+ * was found could be another mapping else.
  */
 static bool try_plain(struct hmm *hmm, const struct missing *m)
 {
 	struct whole_asks asks = { .hmm = hmm, .mm = &hmm->reader_mm, .ctx = m->ctx,
-				   .may = may_be_plain };
+				   .may = is_ours };
 	struct whole whole;
 	struct os_vma vma;
 
@@ -329,12 +336,12 @@ static bool try_plain(struct hmm *hmm, const struct missing *m)
 		missing_forget(hmm, m->ctx, m->start, m->end);
 		return true;
 	}
-	if (whole_of(&asks, &vma, &whole) || !may_be_plain(hmm, m->ctx, &vma) ||
-	    hmm->os->ctx_probe(&hmm->os_ctx[m->ctx]))
+	if (whole_of(&asks, &vma, &whole) || !is_ours(hmm, m->ctx, &vma) ||
+	    !is_home(hmm, whole.from, whole.to) || hmm->os->ctx_probe(&hmm->os_ctx[m->ctx]))
 		return false;
 	make_plain(hmm, m->ctx, whole.start, whole.end);
 	for (unsigned i = 0; i < 2; i++)
-		if (whole_cut(&asks, &whole, i, &vma) &&
+		if (whole_cut(&asks, &whole, i, &vma) && is_home(hmm, vma.start, vma.end) &&
 		    !hmm->os->ctx_probe(&hmm->os_ctx[m->ctx]))
 			make_plain(hmm, m->ctx, vma.start, vma.end);
 	return true;

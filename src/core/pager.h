@@ -506,6 +506,8 @@ void fork_done(struct hmm *hmm);
 /* ---- missing.c ---- */
 /* Register [start, end), all of a VMA of context ctx, MISSING. -EBUSY another context has it. */
 int missing_register(struct hmm *hmm, unsigned ctx, uintptr_t start, uintptr_t end);
+/* Has the list forgotten something there that it cannot know any more? */
+bool missing_outdated(struct hmm *hmm, unsigned ctx, uintptr_t start, uintptr_t end);
 /* Each turn: doubts end as soon as all has been read, and judged. */
 void missing_settle(struct hmm *hmm);
 /* Does MISSING prove here that the VMA is the one that was registered? */

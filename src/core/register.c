@@ -86,6 +86,34 @@ static int register_whole(struct hmm *hmm, const struct mirrored *m, enum along 
 	return whole_register(&asks, whole, hmm->os->ctx_register);
 }
 
+/*
+ * Is it this context's? Where something was free when it was registered, or has been replaced since,
+ * there may be another context's, which was moved there, or nobody's; the token does not tell them
+ * apart. All is registered once more, which another context's in it refuses, and it is there still:
+ * whatever takes it away from then on sends this context a message, and the map hears of it
+ * (vmas_entering). All, and not this alone: a longer one that takes its place is not to be cut.
+ */
+static bool is_proven(struct hmm *hmm, const struct whole *whole, struct mirrored *m)
+{
+	const struct whole_asks asks = { .hmm = hmm, .mm = &hmm->mm, .ctx = m->ctx,
+					 .may = may_enter, .mirrors = true };
+	struct mirrored now;
+
+	if (whole_register(&asks, whole, hmm->os->ctx_register) || !as_described(hmm, m, &now))
+		return false;
+	m->prot = now.prot;
+	return true;
+}
+
+/* If nothing of another context moves, nothing of it has been moved here. */
+static bool others_rest(struct hmm *hmm, unsigned ctx)
+{
+	for (unsigned i = 0; i < CONTEXTS; i++)
+		if (i != ctx && !fence_rests(hmm, i))
+			return false;
+	return true;
+}
+
 /* What was registered along with `m` is in the map, too, as far as it may be. */
 static void enter_others(struct hmm *hmm, const struct mirrored *m, const struct whole *whole)
 {
@@ -99,10 +127,13 @@ static void enter_others(struct hmm *hmm, const struct mirrored *m, const struct
 			at = m->end;
 		if (hmm->os->vma_find(&hmm->mm, at, &vma) || vma.end > whole->end)
 			return;
+		if (vma.start < whole->start)
+			continue;
 		other = describe(&vma);
 		other.ctx = m->ctx;
 		if ((vma.start < m->end && vma.end > m->start) || vmas_has(hmm, &other) ||
-		    !vmas_only_of(hmm, m->ctx, &other))
+		    !vmas_only_of(hmm, m->ctx, &other) ||
+		    !vmas_has_token(hmm, &hmm->mm, vma.start) || !is_proven(hmm, whole, &other))
 			continue;
 		if (!hmm->perf || other.sysv)
 			tell_permission(hmm, &other);
@@ -132,6 +163,8 @@ static int try_context(struct hmm *hmm, struct mirrored *m, unsigned ctx, enum a
 		now.end = m->end;
 	}
 	now.ctx = ctx;
+	if (!others_rest(hmm, ctx) && !is_proven(hmm, &whole, &now))
+		return -EAGAIN;
 	if (!hmm->perf || now.sysv)
 		tell_permission(hmm, &now);
 	err = vmas_enter(hmm, &now);
@@ -328,8 +361,9 @@ void vmas_claim(struct hmm *hmm, unsigned ctx, uintptr_t start, uintptr_t end)
 		 * has the mapping now; and what devices had of it the REMAP has taken away. */
 		m.start = m.start > start ? m.start : start;
 		m.end = m.end < end ? m.end : end;
-		if (vma.prot && vmas_has_token(hmm, &hmm->mm, vma.start))
-			try_context(hmm, &m, ctx, ALONG_SOME);
+		if (vma.prot && vmas_has_token(hmm, &hmm->mm, vma.start) &&
+		    try_context(hmm, &m, ctx, ALONG_SOME))
+			try_context(hmm, &m, ctx, ALONG_NONE);
 		start = vma.end;
 	}
 	lock_drop(&hmm->register_lock);

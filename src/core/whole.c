@@ -136,16 +136,17 @@ bool whole_cut(const struct whole_asks *asks, const struct whole *whole, bool ab
 	       asks->may(asks->hmm, asks->ctx, outer);
 }
 
-static int register_once(const struct whole_asks *asks, const struct whole *whole, whole_call call)
+static int register_only(const struct whole_asks *asks, uintptr_t start, uintptr_t end,
+			 whole_call call)
 {
 	int err = -EBUSY;
 
 	if (!arena_changing())
 		return -EAGAIN;
 	if (asks->mirrors)
-		registering_begin(asks->hmm, whole->start, whole->end);
-	if (!arena_owns(whole->start, whole->end))
-		err = call(&asks->hmm->os_ctx[asks->ctx], whole->start, whole->end);
+		registering_begin(asks->hmm, start, end);
+	if (!arena_owns(start, end))
+		err = call(&asks->hmm->os_ctx[asks->ctx], start, end);
 	if (asks->mirrors)
 		registering_end(asks->hmm);
 	arena_changed();
@@ -154,13 +155,12 @@ static int register_once(const struct whole_asks *asks, const struct whole *whol
 
 int whole_register(const struct whole_asks *asks, const struct whole *whole, whole_call call)
 {
-	int err = register_once(asks, whole, call);
+	int err = register_only(asks, whole->start, whole->end, call);
 	struct os_vma outer;
 
 	for (unsigned i = 0; i < 2 * REPAIRS && !err; i++)
 		if (whole_cut(asks, whole, i % 2, &outer) &&
 		    !books_any(asks->hmm, outer.start, outer.end))
-			register_once(asks, &(struct whole){ .start = outer.start,
-							     .end = outer.end }, call);
+			register_only(asks, outer.start, outer.end, call);
 	return err;
 }

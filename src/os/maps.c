@@ -129,7 +129,7 @@ int live_vma_flags(uintptr_t addr, unsigned *flags)
 	char *line;
 
 	if (lines.fd < 0)
-		return lines.fd;
+		return -EIO;
 	while ((line = line_next(&lines)) != NULL) {
 		if (*line < 'A' || *line > 'Z') {
 			uintptr_t start, end;

@@ -73,13 +73,22 @@ static bool has_moved(uintptr_t dst, uintptr_t src)
 	return present(dst) && !present(src);
 }
 
+static int wake(int fd, uintptr_t start, size_t length)
+{
+	struct uffdio_range arg = { start, length };
+
+	return ioctl(fd, UFFDIO_WAKE, &arg) ? -errno : 0;
+}
+
 static int64_t move(int fd, uintptr_t dst, uintptr_t src, size_t length, uint64_t mode)
 {
 	struct uffdio_move arg = { .dst = dst, .src = src, .len = length, .mode = mode };
 	int64_t got = answer(ioctl(fd, UFFDIO_MOVE, &arg), &arg.move);
 
-	if (got == -EEXIST && has_moved(dst, src))
+	if (got == -EEXIST && has_moved(dst, src)) {
+		wake(fd, dst, OS_PAGE_SIZE); /* the kernel has, of what it counts */
 		return OS_PAGE_SIZE;
+	}
 	return got == -EINVAL && !registered(fd, dst) ? -ENOENT : got;
 }
 
@@ -163,8 +172,10 @@ static int move_all(int fd, step_fn step, uintptr_t dst, uintptr_t src, size_t l
 {
 	int err = all_of(fd, step, dst, src, length, done);
 
-	while (err == -EAGAIN && *done < length && has_moved(dst + *done, src + *done))
+	while (err == -EAGAIN && *done && *done < length && has_moved(dst + *done, src + *done)) {
+		wake(fd, dst + *done, OS_PAGE_SIZE);
 		*done += OS_PAGE_SIZE;
+	}
 	return *done < length ? err : 0;
 }
 
@@ -202,9 +213,7 @@ int live_ctx_poison(const struct os_ctx *ctx, uintptr_t dst, size_t length, size
 
 int live_ctx_wake(const struct os_ctx *ctx, uintptr_t start, size_t length)
 {
-	struct uffdio_range arg = { start, length };
-
-	return ioctl(ctx->fd, UFFDIO_WAKE, &arg) ? -errno : 0;
+	return wake(ctx->fd, start, length);
 }
 
 int live_child_copy(int child, uintptr_t dst, uintptr_t src, size_t length, size_t *done)

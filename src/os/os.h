@@ -264,7 +264,8 @@ struct os_ops {
 	/* Size of the mapped file; -ENOENT if it cannot be told. */
 	int64_t (*vma_file_size)(const struct os_mm *mm, const struct os_vma *vma);
 	/* What smaps says of the own VMA at addr: OS_VMA_MISSING and so on. Slow (all of smaps
-	 * is read); only for what nothing else tells. -ENOENT nothing is mapped there. */
+	 * is read); only for what nothing else tells. -ENOENT nothing is mapped there; -EIO it cannot be
+	 * read (chroot, no descriptor is free). */
 	int (*vma_flags)(uintptr_t addr, unsigned *flags);
 	/* Does [start, end) touch writable data of libc, the dynamic linker or this library? */
 	bool (*critical)(uintptr_t start, uintptr_t end);

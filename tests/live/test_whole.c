@@ -349,11 +349,11 @@ static enum verdict visited(const void *arg)
  * while pages of it go away: up to 25). docs/limits.md
  */
 static const struct behaviour behaviours[] = {
-	{ "longer", make_longer, .mirrored = 2, .visited = 2 },
-	{ "longer file", make_longer_file, .mirrored = 2, .visited = 2 },
+	{ "longer", make_longer, .mirrored = 5, .visited = 5 },
+	{ "longer file", make_longer_file, .mirrored = 5, .visited = 5 },
 	{ "longer file, in a reservation", make_longer_file, .reserved = true, .mirrored = 7,
 	  .visited = 20 },
-	{ "lower", make_lower, .mirrored = 2, .visited = 2 },
+	{ "lower", make_lower, .mirrored = 5, .visited = 5 },
 	{ "grown", make_grown, .mirrored = 2, .visited = 20 },
 	{ "protected", make_protected, .mirrored = 2, .visited = 20 },
 	{ "committed", make_committed, .mirrored = 80, .visited = 20 },

@@ -285,6 +285,32 @@ static void move_is_refused(void **state)
 				}
 }
 
+static int moves_on(void *arg)
+{
+	away_remap(P, Q, 2, false);
+	return -ENOENT;
+}
+
+/* The kernel looks for the mapping before it asks whether one changes: what has just been moved away is
+ * "not there", and not gone. */
+static void what_moves_on_is_not_gone(void **state)
+{
+	for (unsigned host = 0; host < 2; host++)
+		for (unsigned first = A; first <= P; first += P - A) {
+			struct hmm_devmem_options options = { .type = HMM_DEVMEM_PRIVATE,
+							      .frames = VRAM_FRAMES,
+							      .host_frames = host };
+
+			away_begin(*state, &options);
+			away_move(A, LEN);
+			fake_at(FAKE_OP_MOVE, FAKE_BEFORE, -1, 1, moves_on, NULL);
+			to_host(first, 4);
+			away_settle();
+			fake_forget();
+			away_end(true);
+		}
+}
+
 /* Neither way, for a while. */
 static void copy_is_refused_too(void **state)
 {
@@ -699,6 +725,7 @@ int main(void)
 		TEST(replaced_and_mirrored),
 		TEST(replaced_and_registered),
 		TEST(move_is_refused),
+		TEST(what_moves_on_is_not_gone),
 		TEST(copy_is_refused_too),
 		TEST(no_memory_for_a_while),
 		TEST(home_to_what_is_read_only),

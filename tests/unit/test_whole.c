@@ -367,7 +367,7 @@ static void missing_ends(void)
 static void grown_while_it_goes_away(void **state)
 {
 	missing_begins(*state, grows);
-	assert_int_equal(fake.calls[FAKE_OP_REGISTER_MISSING], 1);
+	assert_int_equal(fake.calls[FAKE_OP_REGISTER_MISSING], 2); /* cut, and made whole at once */
 	is_whole(10, 8, true);
 	comes_home(*state);
 	assert_false(fake.page[10].missing);
@@ -413,6 +413,11 @@ static void pieces_go_away_together(void **state)
 	fill(10, 8);
 	fake_protect(10, 3, PROT_READ);
 	goes_away(13, 5);
+	is_whole(10, 8, true);
+	for (unsigned i = 0; i < 20; i++) { /* the piece that is at home stays with the one that is not */
+		fake.clock += 100000000;
+		fake_settle();
+	}
 	is_whole(10, 8, true);
 	for (unsigned i = 10; i < 18; i++)
 		assert_int_equal(fake_read_page(i), 100 + i);
@@ -499,6 +504,30 @@ static void what_comes_after_is_not_known(void **state)
 	missing_ends();
 }
 
+static int another_moves_into_the_room(void *arg)
+{
+	fake_remap(40, 1016, 4, false);
+	return 0;
+}
+
+/* It is another context's: the map does not say otherwise, or a fence would ask the wrong one (G1). */
+static void what_moves_into_the_room_is_not_ours(void **state)
+{
+	struct mirrored m;
+
+	begin(*state);
+	fake_map(40, 4, FAKE_ANON, RW);
+	assert_int_equal(device_fault(&device, 40, 4, true), 0);
+	fake_map(1000, 4, FAKE_ANON, RW); /* above all else: there is room */
+	fake_at(FAKE_OP_REGISTER, FAKE_AFTER, -1, 1, another_moves_into_the_room, NULL);
+	assert_int_equal(device_fault(&device, 1000, 4, true), 0);
+	assert_int_not_equal(fake_ctx_of(1016), fake_ctx_of(1000));
+	if (vmas_next(*state, fake_addr(1016), fake_addr(1020), &m))
+		assert_int_equal(m.ctx, fake_ctx_of(1016));
+	fake_forget();
+	end();
+}
+
 /* One that is under way counts as well; what is too long ago is not known. */
 static void what_was_registered_lately(void **state)
 {
@@ -548,6 +577,7 @@ int main(void)
 		TEST(what_moves_into_the_room_keeps_its_pages),
 		TEST(what_comes_after_is_not_known),
 		TEST(what_was_registered_lately),
+		TEST(what_moves_into_the_room_is_not_ours),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
