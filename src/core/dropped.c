@@ -212,6 +212,7 @@ void judge_all(struct hmm *hmm)
 void dropped_unmap(struct hmm *hmm, unsigned ctx, uintptr_t start, uintptr_t end,
 		   uint64_t number)
 {
+	missing_accuse(hmm, ctx, start, end);
 	judge_add(hmm, ctx, start, end, number);
 }
 
@@ -332,6 +333,8 @@ void dropped_remap(struct hmm *hmm, unsigned ctx, const struct os_msg *msg, uint
 	uint64_t entry;
 
 	clear_destination(hmm, ctx, msg->to, to_end, number);
+	missing_accuse(hmm, ctx, msg->start, msg->end);
+	missing_excuse(hmm, ctx, msg->to, to_end);
 	note_moved(hmm, ctx, msg);
 	move_unsettled(hmm, msg);
 	if (rekey_aside(hmm, ctx, msg, number)) {

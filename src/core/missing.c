@@ -67,6 +67,47 @@ static void doubt_add(struct pager *pager, unsigned ctx, uintptr_t start, uintpt
 	pager->doubts++;
 }
 
+/*
+ * What a REMAP that is read after the doubt was made has brought was MISSING before, if anything of it is
+ * away, and our REGISTER has changed nothing there. (Unless it has been replaced again by then:
+ * the message of that comes later, and accuses what is there.)
+ */
+void missing_excuse(struct hmm *hmm, unsigned ctx, uintptr_t start, uintptr_t end)
+{
+	struct pager *pager = hmm->pager;
+	unsigned n = pager->doubts;
+
+	for (unsigned i = 0; i < n && pager->doubts + 2 <= DOUBTS; i++) {
+		struct doubt *d = &pager->doubt[i], whole = *d;
+
+		if (d->ctx != ctx || d->excused || d->start >= end || d->end <= start)
+			continue;
+		d->excused = true;
+		if (whole.start < start) {
+			d->start = start;
+			pager->doubt[pager->doubts] = whole;
+			pager->doubt[pager->doubts++].end = start;
+		}
+		if (whole.end > end) {
+			d->end = end;
+			pager->doubt[pager->doubts] = whole;
+			pager->doubt[pager->doubts++].start = end;
+		}
+	}
+}
+
+void missing_accuse(struct hmm *hmm, unsigned ctx, uintptr_t start, uintptr_t end)
+{
+	struct pager *pager = hmm->pager;
+
+	for (unsigned i = 0; i < pager->doubts; i++) {
+		struct doubt *d = &pager->doubt[i];
+
+		if (d->ctx == ctx && d->start < end && d->end > start)
+			d->excused = false;
+	}
+}
+
 void missing_settle(struct hmm *hmm)
 {
 	struct pager *pager = hmm->pager;
@@ -93,7 +134,8 @@ bool missing_proves(const struct hmm *hmm, unsigned ctx, uintptr_t page)
 	for (unsigned i = 0; i < pager->doubts; i++) {
 		const struct doubt *d = &pager->doubt[i];
 
-		if (d->start <= page && page < d->end && (d->ctx == ctx || d->ctx == CONTEXTS))
+		if (!d->excused && d->start <= page && page < d->end &&
+		    (d->ctx == ctx || d->ctx == CONTEXTS))
 			return false;
 	}
 	return true;

@@ -315,6 +315,7 @@ struct moved {
 struct doubt {
 	uintptr_t start, end;
 	unsigned ctx;
+	bool excused; /* what is there was moved there since, and is what it was (missing.c) */
 };
 
 /* A VMA that was registered MISSING. */
@@ -510,6 +511,9 @@ int missing_register(struct hmm *hmm, unsigned ctx, uintptr_t start, uintptr_t e
 bool missing_outdated(struct hmm *hmm, unsigned ctx, uintptr_t start, uintptr_t end);
 /* Each turn: doubts end as soon as all has been read, and judged. */
 void missing_settle(struct hmm *hmm);
+/* A REMAP to, and an UNMAP or a REMAP from, that was read: what is there is not in doubt, or is again. */
+void missing_excuse(struct hmm *hmm, unsigned ctx, uintptr_t start, uintptr_t end);
+void missing_accuse(struct hmm *hmm, unsigned ctx, uintptr_t start, uintptr_t end);
 /* Does MISSING prove here that the VMA is the one that was registered? */
 bool missing_proves(const struct hmm *hmm, unsigned ctx, uintptr_t page);
 /* An event: what it touched is not known to be registered any more. */

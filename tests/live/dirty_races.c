@@ -28,7 +28,8 @@ struct race {
 	struct keeper *k;
 	const struct dirty_race *how;
 	unsigned batch, start;
-	_Atomic bool done, failed, stop;
+	_Atomic bool done, stop;
+	_Atomic int failed; /* errno of a write, or 0 */
 	sem_t go;
 };
 
@@ -116,21 +117,33 @@ static bool collapsed(struct race *r, char *at, unsigned value)
 	return store(r, at, value);
 }
 
+/* For the message: errno, as of a system call. */
+static bool says(int64_t err)
+{
+	if (err < 0)
+		errno = (int)-err;
+	return err >= 0;
+}
+
 /* To a GPU's memory, written to by it or by a CPU, which brings the page home. */
 static bool away(struct race *r, char *at, unsigned value)
 {
 	static struct gpu_options options = { .size = sizeof(options), .vram_bytes = 4 << 20 };
 	static struct gpu_queue *queue;
 	static struct gpu *gpu;
+	int64_t err = 0;
 
 	if (value % 4)
 		return store(r, at, value);
 	options.vram_host = value % 8;
 	if (!gpu && (gpu_open(&options, &gpu) || gpu_queue_create(gpu, &queue)))
 		return false;
-	if (gpu_migrate(gpu, at, PAGE) < 0)
-		return false;
-	return value % 12 ? store(r, at, value) : !gpu_write(queue, at + 16, &value, sizeof(value));
+	err = gpu_migrate(gpu, at, PAGE);
+	if (err < 0 && err != -EBUSY) /* it is marked at that moment, each time: it stays */
+		return says(err);
+	if (value % 12)
+		return store(r, at, value);
+	return says(gpu_write(queue, at + 16, &value, sizeof(value)));
 }
 
 const struct dirty_race dirty_races[] = {
@@ -179,7 +192,7 @@ static void write_all(struct race *r)
 		size_t page = (i * 7 + r->start) % r->k->n; /* n is no multiple of 7 */
 
 		if (!r->how->write(r, r->k->at + page * PAGE, r->batch * MOST + (unsigned)i + 1))
-			r->failed = true;
+			r->failed = errno ? errno : EIO;
 	}
 }
 
@@ -204,7 +217,7 @@ static enum verdict batches(struct race *r, unsigned n)
 		sem_post(&r->go);
 		while (!r->done)
 			TRY(keeper_update(r->k));
-		CHECK(!r->failed, "a write failed: %s", strerror(errno));
+		CHECK(!r->failed, "a write failed: %s", strerror(r->failed));
 		TRY(keeper_check(r->k));
 	}
 	return PASS;

@@ -343,10 +343,10 @@ static enum verdict visited(const void *arg)
 }
 
 /*
- * Without what whole.c does: 6 to 15 of a thousand, 150 to 250 of `protected` and `committed`. With it
- * none were seen but where something is taken together with what lies beside it (in a
- * reservation: up to 5), or made of what has other flags by the moment it is touched (`committed`
- * while pages of it go away: up to 25). docs/limits.md
+ * Without what whole.c does: 6 to 45 of a thousand, 150 to 250 of `protected` and `committed`. With it
+ * up to 2, as what goes away is registered without room; more where something is taken together
+ * with what lies beside it (in a reservation: up to 5), or made of what has other flags by the
+ * moment it is touched (`committed` while pages of it go away: up to 25). docs/limits.md
  */
 static const struct behaviour behaviours[] = {
 	{ "longer", make_longer, .mirrored = 5, .visited = 5 },

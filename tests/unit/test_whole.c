@@ -442,6 +442,27 @@ static void one_piece_is_left(void **state)
 	missing_ends();
 }
 
+/* Pages 1000 to 1003, above all else: there is room; and four that are away, of the same context. */
+static unsigned away_beside_1000(struct hmm *hmm)
+{
+	unsigned from = 40;
+
+	vram_open(&vram, hmm, NULL);
+	fake_map(1000, 4, FAKE_ANON, RW);
+	fill(1000, 4);
+	assert_int_equal(vram_look(&vram, 1000, 4), 0);
+	for (;; from += 10) {
+		assert_true(from < 40 + 20 * CONTEXTS);
+		fake_map(from, 4, FAKE_ANON, RW);
+		fill(from, 4);
+		assert_int_equal(vram_look(&vram, from, 4), 0);
+		if (fake_ctx_of(from) == fake_ctx_of(1000))
+			break;
+	}
+	goes_away(from, 4);
+	return from;
+}
+
 static int moves_into_the_room(void *arg)
 {
 	fake_remap(*(unsigned *)arg, 1016, 4, false);
@@ -454,21 +475,8 @@ static int moves_into_the_room(void *arg)
  */
 static void what_moves_into_the_room_keeps_its_pages(void **state)
 {
-	unsigned from = 40;
+	unsigned from = away_beside_1000(*state);
 
-	vram_open(&vram, *state, NULL);
-	fake_map(1000, 4, FAKE_ANON, RW); /* above all else: there is room */
-	fill(1000, 4);
-	assert_int_equal(vram_look(&vram, 1000, 4), 0);
-	for (;; from += 10) { /* one with the same context */
-		assert_true(from < 40 + 20 * CONTEXTS);
-		fake_map(from, 4, FAKE_ANON, RW);
-		fill(from, 4);
-		assert_int_equal(vram_look(&vram, from, 4), 0);
-		if (fake_ctx_of(from) == fake_ctx_of(1000))
-			break;
-	}
-	goes_away(from, 4);
 	fake_at(FAKE_OP_REGISTER_MISSING, FAKE_BEFORE, -1, 1, moves_into_the_room, &from);
 	hmm_migrate_to_device(vram.devmem, fake_addr(1000), 4 * PAGE);
 	fake_settle();
@@ -476,6 +484,25 @@ static void what_moves_into_the_room_keeps_its_pages(void **state)
 		assert_int_equal(fake_read_page(1016 + i), 100 + from + i);
 	for (unsigned i = 1000; i < 1004; i++)
 		assert_int_equal(fake_read_page(i), 100 + i);
+	missing_ends();
+}
+
+static int moves_over_it(void *arg)
+{
+	fake_remap(*(unsigned *)arg, 1000, 4, false);
+	return 0;
+}
+
+/* Moved onto the very mapping that is registered: the same, and it was MISSING before. */
+static void what_moves_over_it_keeps_its_pages(void **state)
+{
+	unsigned from = away_beside_1000(*state);
+
+	fake_at(FAKE_OP_REGISTER_MISSING, FAKE_BEFORE, -1, 1, moves_over_it, &from);
+	hmm_migrate_to_device(vram.devmem, fake_addr(1000), 4 * PAGE);
+	fake_settle();
+	for (unsigned i = 0; i < 4; i++)
+		assert_int_equal(fake_read_page(1000 + i), 100 + from + i);
 	missing_ends();
 }
 
@@ -575,6 +602,7 @@ int main(void)
 		TEST(pieces_go_away_together),
 		TEST(one_piece_is_left),
 		TEST(what_moves_into_the_room_keeps_its_pages),
+		TEST(what_moves_over_it_keeps_its_pages),
 		TEST(what_comes_after_is_not_known),
 		TEST(what_was_registered_lately),
 		TEST(what_moves_into_the_room_is_not_ours),
