@@ -12,34 +12,27 @@
 
 #include "core/pager.h"
 
+static struct range_log homings(struct pager *pager)
+{
+	return (struct range_log){ pager->homing, HOMING_LOG, &pager->homing_seq };
+}
+
 void homing_log(struct hmm *hmm, uintptr_t start, uintptr_t end)
 {
-	struct pager *pager = hmm->pager;
-	struct homing *slot = &pager->homing[pager->homing_seq % HOMING_LOG];
+	const struct range_log log = homings(hmm->pager);
 
-	slot->start = start;
-	slot->end = end;
-	atomic_fetch_add(&pager->homing_seq, 1);
+	range_log_add(&log, start, end);
 }
 
 bool homing_changed(const struct hmm *hmm, uint64_t since, uintptr_t start, uintptr_t end)
 {
-	const struct pager *pager = hmm->pager;
-	uint64_t seq;
+	struct pager *pager = hmm->pager;
+	struct range_log log;
 
 	if (!pager)
 		return false;
-	seq = pager->homing_seq;
-	/* One less than there are slots: the next one may be being written. */
-	if (seq - since >= HOMING_LOG - 1)
-		return true;
-	for (uint64_t i = since; i < seq; i++) {
-		const struct homing *slot = &pager->homing[i % HOMING_LOG];
-
-		if (slot->start < end && slot->end > start)
-			return true;
-	}
-	return pager->homing_seq - since >= HOMING_LOG - 1;
+	log = homings(pager);
+	return range_log_since(&log, since, start, end);
 }
 
 static bool is_host(const struct hmm_devmem *devmem)

@@ -82,11 +82,19 @@ struct gate {
 
 struct pager;
 
+/* Ranges, the newest ones of `slots`: one writer, readers without a lock. `added`: so many were. */
+struct logged {
+	_Atomic uintptr_t start, end;
+};
+struct range_log {
+	struct logged *slot;
+	unsigned slots;
+	_Atomic uint64_t *added;
+};
+
 #define REGISTERINGS 64u
 struct registering {
-	struct {
-		_Atomic uintptr_t start, end;
-	} slot[REGISTERINGS];
+	struct logged slot[REGISTERINGS];
 	_Atomic uint64_t begun, done;
 };
 
@@ -236,8 +244,9 @@ struct whole_asks {
 	/* May this be registered, or given up, with that context along with what it lies beside? */
 	bool (*may)(struct hmm *hmm, unsigned ctx, const struct os_vma *piece);
 	bool strict; /* all of it, or -EBUSY */
-	bool room;   /* and free address space around, if nothing is away there */
-	bool mirrors; /* it is the mirror that registers: registering.c hears of it */
+	/* It is the mirror that registers: also free address space around, if nothing is away there; and
+	 * registering.c hears of it. */
+	bool mirrors;
 };
 /* What belongs together with a VMA. -EAGAIN it is another one by now; -EBUSY. */
 int whole_of(const struct whole_asks *asks, const struct os_vma *vma, struct whole *whole);
@@ -252,6 +261,13 @@ bool whole_cut(const struct whole_asks *asks, const struct whole *whole, bool ab
 typedef int (*whole_call)(const struct os_ctx *ctx, uintptr_t start, uintptr_t end);
 int whole_register(const struct whole_asks *asks, const struct whole *whole, whole_call call);
 
+/* ---- range_log.c ---- */
+/* The content first, then the count. */
+void range_log_add(const struct range_log *log, uintptr_t start, uintptr_t end);
+/* Has anything been added that overlaps, since so many were? true, too, if that is too long ago. */
+bool range_log_since(const struct range_log *log, uint64_t since, uintptr_t start,
+		     uintptr_t end);
+
 /* ---- registering.c ---- */
 /* The register lock is held over both, and the system call is between them. */
 void registering_begin(struct hmm *hmm, uintptr_t start, uintptr_t end);
@@ -259,7 +275,7 @@ void registering_end(struct hmm *hmm);
 /* To be noted, without a lock, before something is found out about a range; */
 uint64_t registering_now(const struct hmm *hmm);
 /* and asked later: has the mirror registered anything there that what was found out does not know? */
-bool registering_since(const struct hmm *hmm, uint64_t since, uintptr_t start, uintptr_t end);
+bool registering_since(struct hmm *hmm, uint64_t since, uintptr_t start, uintptr_t end);
 
 /* ---- reader.c, worker.c ---- */
 void *reader_main(void *hmm);

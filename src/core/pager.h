@@ -326,10 +326,6 @@ struct missing {
 	uint64_t known;	     /* registering_now(), before it was found to be MISSING */
 };
 
-struct homing {
-	_Atomic uintptr_t start, end;
-};
-
 /* Pages of a transfer's block that nobody has used; the pager's but for the states. */
 struct fresh {
 	_Atomic uint32_t half[2]; /* states (fresh.c) */
@@ -357,7 +353,7 @@ struct pager {
 	struct os_ctx quiet;
 
 	/* what read_retry compares; written by the pager, sequence after content */
-	struct homing homing[HOMING_LOG];
+	struct logged homing[HOMING_LOG];
 	_Atomic uint64_t homing_seq;
 
 	/* the rest is the pager's alone */

@@ -70,7 +70,7 @@ static int register_whole(struct hmm *hmm, const struct mirrored *m, enum along 
 			  struct whole *whole)
 {
 	struct whole_asks asks = { .hmm = hmm, .mm = &hmm->mm, .ctx = m->ctx, .may = may_enter,
-				   .strict = along == ALONG_ALL, .room = true, .mirrors = true };
+				   .strict = along == ALONG_ALL, .mirrors = true };
 	struct os_vma vma;
 	int err = 0;
 

@@ -13,13 +13,16 @@
  */
 #include "core/core.h"
 
+static struct range_log calls(struct registering *r)
+{
+	return (struct range_log){ r->slot, REGISTERINGS, &r->begun };
+}
+
 void registering_begin(struct hmm *hmm, uintptr_t start, uintptr_t end)
 {
-	struct registering *r = &hmm->registering;
+	const struct range_log log = calls(&hmm->registering);
 
-	r->slot[r->begun % REGISTERINGS].start = start;
-	r->slot[r->begun % REGISTERINGS].end = end;
-	atomic_fetch_add(&r->begun, 1);
+	range_log_add(&log, start, end);
 }
 
 void registering_end(struct hmm *hmm)
@@ -32,16 +35,9 @@ uint64_t registering_now(const struct hmm *hmm)
 	return hmm->registering.done;
 }
 
-bool registering_since(const struct hmm *hmm, uint64_t since, uintptr_t start, uintptr_t end)
+bool registering_since(struct hmm *hmm, uint64_t since, uintptr_t start, uintptr_t end)
 {
-	const struct registering *r = &hmm->registering;
-	uint64_t begun = r->begun;
+	const struct range_log log = calls(&hmm->registering);
 
-	/* One less than there are slots: the next one may be being written. */
-	if (begun - since >= REGISTERINGS - 1)
-		return true;
-	for (uint64_t i = since; i < begun; i++)
-		if (r->slot[i % REGISTERINGS].start < end && r->slot[i % REGISTERINGS].end > start)
-			return true;
-	return r->begun - since >= REGISTERINGS - 1;
+	return range_log_since(&log, since, start, end);
 }

@@ -100,7 +100,7 @@ static int reach(const struct whole_asks *asks, const struct os_vma *vma, bool a
 			return asks->strict ? -EBUSY : 0;
 		of = piece;
 	}
-	if (!asks->room || asks->mm->slow)
+	if (!asks->mirrors || asks->mm->slow)
 		return 0;
 	*limit = above ? room_above(hmm, asks->mm, *edge) : room_below(hmm, asks->mm, *edge);
 	if (!*limit)
