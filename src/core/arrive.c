@@ -295,7 +295,7 @@ static int put_next(struct hmm_transfer *t)
 	}
 	if (err == -EAGAIN || err == -ENOMEM)
 		return -EAGAIN;
-	parked_forget(hmm, page->addr, page->addr + n * PAGE);
+	parked_forget(hmm, t->ctx, page->addr, page->addr + n * PAGE);
 	if (err) { /* there is no such place any more, or a guard page */
 		page->is = PAGE_DROPPED;
 		page->number = 0;

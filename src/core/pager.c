@@ -37,13 +37,16 @@ static void park(struct hmm *hmm, unsigned ctx, uintptr_t addr)
 	pager->parked[pager->parked_n++] = (struct parked){ .addr = addr, .ctx = ctx };
 }
 
-void parked_forget(struct hmm *hmm, uintptr_t start, uintptr_t end)
+void parked_forget(struct hmm *hmm, unsigned ctx, uintptr_t start, uintptr_t end)
 {
 	struct pager *pager = hmm->pager;
 
-	for (unsigned i = 0; i < pager->parked_n; i++)
-		if (pager->parked[i].addr >= start && pager->parked[i].addr < end)
-			pager->parked[i].addr = 0;
+	for (unsigned i = 0; i < pager->parked_n; i++) {
+		struct parked *p = &pager->parked[i];
+
+		if (p->ctx == ctx && p->addr >= start && p->addr < end)
+			p->addr = 0;
+	}
 }
 
 /* As far as nothing is away. Zeros come in steps, as the kernel's own fault-around. */

@@ -58,6 +58,26 @@ static void everybody_who_waits_goes_on(void **state)
 	away_end(true);
 }
 
+/*
+ * Who waits at a page when another context's takes its place waits with the context of the first: what
+ * comes home to the second does not wake it.
+ */
+static void who_waited_for_what_was_there_goes_on(void **state)
+{
+	away_begin(*state, NULL);
+	away_move(P, 1);
+	away_move(B, 1);
+	assert_int_not_equal(fake_ctx_of(P), fake_ctx_of(B));
+	away.vram.defer = true;
+	away_read(P);
+	away.cpu_wants_too[0] = 1000 + B;
+	fake_reader();
+	away_remap(B, P, 1, false);
+	away_settle();
+	assert_false(away.cpu[0].waiting);
+	away_end(true);
+}
+
 /* A system call, too. */
 static void copies_of_the_library_wait(void **state)
 {
@@ -714,6 +734,7 @@ int main(void)
 #define TEST(name) cmocka_unit_test_setup_teardown(name, fake_setup, fake_teardown)
 	const struct CMUnitTest tests[] = {
 		TEST(everybody_who_waits_goes_on),
+		TEST(who_waited_for_what_was_there_goes_on),
 		TEST(copies_of_the_library_wait),
 		TEST(neighbours_come_too),
 		TEST(waits_for_the_driver),
