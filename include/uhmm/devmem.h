@@ -307,10 +307,12 @@ UHMM_API int64_t hmm_migrate_to_host(struct hmm *hmm, uintptr_t start, size_t le
  * @frame: out: read and write it at hmm_devmem_host()
  *
  * The page comes locked: a CPU that touches it waits for hmm_exclusive_release(). After
- * that the device keeps it until a CPU touches it (to_host), as in the kernel.
- * Context: any thread, not a callback.
+ * that the device keeps it until a CPU touches it (to_host), as in the kernel. Who asks for a page that
+ * another thread of the driver has made exclusive waits for that release, up to 10 s.
+ * Context: any thread, not a callback; sleeps.
  * Return: 0; -EOPNOTSUPP not private anonymous memory; -EPERM read-only; -EFAULT not
- * mapped; -EBUSY it cannot be moved (pinned, locked, the library's); -ENOSPC; -ENODEV.
+ * mapped; -EBUSY it cannot be moved (pinned, locked, the library's), or is not released; -ENOSPC;
+ * -ENODEV.
  * Kernel counterpart: make_device_exclusive() (B17).
  */
 UHMM_API int hmm_make_exclusive(struct hmm_devmem *devmem, uintptr_t addr, uint64_t *frame);

@@ -256,10 +256,10 @@ bool whole_cut(const struct whole_asks *asks, const struct whole *whole, bool ab
 /*
  * Register it by `call`, ctx_register or so. -EBUSY: or something of the library's is in it; -EAGAIN: the
  * reader, which does not wait, has to ask again. A mapping that is cut by it all the same is made
- * whole again at once.
+ * whole again at once; *whole is what has been registered then.
  */
 typedef int (*whole_call)(const struct os_ctx *ctx, uintptr_t start, uintptr_t end);
-int whole_register(const struct whole_asks *asks, const struct whole *whole, whole_call call);
+int whole_register(const struct whole_asks *asks, struct whole *whole, whole_call call);
 
 /* ---- range_log.c ---- */
 /* The content first, then the count. */

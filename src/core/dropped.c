@@ -15,7 +15,7 @@
  * of a device is answered (judging()).
  *
  * The mapping is the one that the entries are of if it is registered with their context, MISSING
- * (smaps), and not by a REGISTER of ours that may have hit its successor (missing_proves).
+ * (smaps), and not by a REGISTER of ours that may have hit its successor (doubts_none_at).
  */
 #include <errno.h>
 
@@ -130,13 +130,18 @@ static struct verdict look_at(struct hmm *hmm, unsigned ctx, uintptr_t page)
 	unsigned flags = 0;
 	int err;
 
-	if (hmm->os->vma_find_fast(&hmm->reader_mm, page, &vma) || vma.start > page)
+	err = hmm->os->vma_find_fast(&hmm->reader_mm, page, &vma);
+	if (err && err != -ENOENT) { /* it cannot be told: nothing is given up */
+		v.alive = true;
+		return v;
+	}
+	if (err || vma.start > page)
 		return v;
 	v.end = vma.end;
-	if (!belongs(hmm, ctx, page) || !missing_proves(hmm, ctx, page))
+	if (!belongs(hmm, ctx, page) || !doubts_none_at(hmm, ctx, page))
 		return v;
 	err = hmm->os->vma_flags(page, &flags);
-	/* Where that cannot be told nothing is given up. */
+	/* As above. */
 	v.alive = err == -EIO || (!err && (flags & OS_VMA_MISSING));
 	return v;
 }
@@ -212,7 +217,7 @@ void judge_all(struct hmm *hmm)
 void dropped_unmap(struct hmm *hmm, unsigned ctx, uintptr_t start, uintptr_t end,
 		   uint64_t number)
 {
-	missing_accuse(hmm, ctx, start, end);
+	doubts_accuse(hmm, ctx, start, end);
 	judge_add(hmm, ctx, start, end, number);
 }
 
@@ -333,8 +338,8 @@ void dropped_remap(struct hmm *hmm, unsigned ctx, const struct os_msg *msg, uint
 	uint64_t entry;
 
 	clear_destination(hmm, ctx, msg->to, to_end, number);
-	missing_accuse(hmm, ctx, msg->start, msg->end);
-	missing_excuse(hmm, ctx, msg->to, to_end);
+	doubts_accuse(hmm, ctx, msg->start, msg->end);
+	doubts_excuse(hmm, ctx, msg->to, to_end);
 	note_moved(hmm, ctx, msg);
 	move_unsettled(hmm, msg);
 	if (rekey_aside(hmm, ctx, msg, number)) {

@@ -11,6 +11,10 @@
 #include "core/migrate.h"
 
 #define ROUNDS 6u
+/* How long a page that another has, or that is on its way, is waited for; and between two looks. */
+#define PATIENCE_NS UINT64_C(10000000000)
+#define PAUSE_MIN_NS UINT64_C(10000)
+#define PAUSE_MAX_NS UINT64_C(1000000)
 
 /* Is it a page that a device can have for itself? */
 static int check(struct hmm *hmm, uintptr_t page, struct os_vma *vma)
@@ -31,17 +35,39 @@ static int check(struct hmm *hmm, uintptr_t page, struct os_vma *vma)
 	return 0;
 }
 
-static int try(struct hmm_devmem *devmem, uintptr_t page, uint64_t *frame)
+/* A page that `devmem` has; -ENOENT it has it not; -EAGAIN another has it all the time. */
+static int lock_there(struct hmm_devmem *devmem, uintptr_t page, uint64_t *frame)
 {
 	struct request lock = { .kind = REQUEST_LOCK, .devmem = devmem, .start = page };
 	struct hmm *hmm = devmem->hmm;
-	struct os_vma vma;
+	uint64_t until = hmm->os->now() + PATIENCE_NS, pause = PAUSE_MIN_NS;
 	int err;
 
-	if (books_get(hmm, page) && !request_do(hmm, &lock)) {
-		*frame = lock.moved;
-		return 0;
+	for (;;) {
+		uint32_t freed;
+
+		err = books_get(hmm, page) ? request_do(hmm, &lock) : -ENOENT;
+		if (err != -EAGAIN || hmm->os->now() >= until)
+			break;
+		freed = hmm->pager->freed; /* the request's own slot is */
+		hmm->os->wait((const uint32_t *)&hmm->pager->freed, freed, pause);
+		pause = pause * 2 < PAUSE_MAX_NS ? pause * 2 : PAUSE_MAX_NS;
 	}
+	*frame = lock.moved;
+	return err;
+}
+
+static int try(struct hmm_devmem *devmem, uintptr_t page, uint64_t *frame)
+{
+	struct hmm *hmm = devmem->hmm;
+	uint64_t there;
+	struct os_vma vma;
+	int err = lock_there(devmem, page, &there);
+
+	if (!err)
+		*frame = there;
+	if (err != -ENOENT)
+		return err;
 	err = check(hmm, page, &vma);
 	if (!err)
 		err = hmm->os->populate(page, page + PAGE, true);
@@ -65,6 +91,8 @@ int hmm_make_exclusive(struct hmm_devmem *devmem, uintptr_t addr, uint64_t *fram
 		if (err == -EBUSY || err == -ESTALE || err == -EFAULT)
 			err = round + 1 < ROUNDS ? 0 : err;
 	}
+	if (err == -EAGAIN)
+		return error_say(-EBUSY, "another has the page for itself, and does not release it");
 	if (!err && got == NO_FRAME)
 		err = -EBUSY;
 	if (err == -EFAULT || err == -EOPNOTSUPP || err == -EPERM)
@@ -80,5 +108,7 @@ void hmm_exclusive_release(struct hmm_devmem *devmem, uint64_t frame)
 	if (!devmem || frame >= devmem->options.frames)
 		return;
 	devmem->frame[frame].locked = 0;
+	atomic_fetch_add(&devmem->hmm->pager->freed, 1);
+	devmem->hmm->os->wake((const uint32_t *)&devmem->hmm->pager->freed);
 	devmem->hmm->os->reader_nudge(devmem->hmm->os_ctx);
 }

@@ -8,21 +8,16 @@
  *   is registered; and what has come to a place without a message, after what was there was
  *   registered, or left without one, it has as well. But that has no token until the mirror
  *   registers it, and from then on what the list says of the place does not hold (registering.c);
- * - REGISTER does not look whether a change is pending. Done while one is, it may have hit the
- *   VMA that came after the one we mean. A probe that says "quiet" *after* it proves that
- *   no change from before is unread; until then the range is in doubt, and the flag
- *   in smaps proves nothing there. What is on the list already is not registered again, so
- *   what has pages away does not come into doubt.
- * - back to plain: the reader unregisters, inside an odd sequence of the gate, so that a fence
- *   which follows a change that nobody told us waits for the event that says so.
+ * - of what an event has touched the list is not sure: it counts as not being on it, but for going back
+ *   to plain, which looks;
+ * - what is on the list is not registered again, so that what has pages away does not come into
+ *   doubt (doubts.c).
+ * Back to plain: plain.c.
  */
 #include <errno.h>
 
 #include "core/migrate.h"
 
-/* How long all is home before a VMA goes back to plain, and how often that is looked at. */
-#define HOME_NS UINT64_C(200000000)
-#define TRIM_NS UINT64_C(50000000)
 /* How often in a row what lies beside a mapping is refused, before that goes alone. */
 #define WHOLES 8u
 
@@ -32,7 +27,7 @@ static uintptr_t covered(const struct pager *pager, unsigned ctx, uintptr_t at)
 	for (unsigned i = 0; i < pager->missing_n; i++) {
 		const struct missing *m = &pager->missing[i];
 
-		if (m->ctx == ctx && m->start <= at && at < m->end) {
+		if (m->sure && m->ctx == ctx && m->start <= at && at < m->end) {
 			at = m->end;
 			i = -1u; /* from the start: another may go on there */
 		}
@@ -46,106 +41,17 @@ static uintptr_t uncovered(const struct pager *pager, unsigned ctx, uintptr_t at
 	for (unsigned i = 0; i < pager->missing_n; i++) {
 		const struct missing *m = &pager->missing[i];
 
-		if (m->ctx == ctx && m->start > at && m->start < end)
+		if (m->sure && m->ctx == ctx && m->start > at && m->start < end)
 			end = m->start;
 	}
 	return end;
 }
 
-/* A change is pending: how sure is what was just registered? Full: everything is in doubt. */
-static void doubt_add(struct pager *pager, unsigned ctx, uintptr_t start, uintptr_t end)
-{
-	struct doubt *d = &pager->doubt[pager->doubts];
-
-	if (pager->doubts == DOUBTS) {
-		d = &pager->doubt[0];
-		*d = (struct doubt){ .end = UINTPTR_MAX, .ctx = CONTEXTS };
-		pager->doubts = 1;
-		return;
-	}
-	*d = (struct doubt){ .start = start, .end = end, .ctx = ctx };
-	pager->doubts++;
-}
-
-/*
- * What a REMAP that is read after the doubt was made has brought was MISSING before, if anything of it is
- * away, and our REGISTER has changed nothing there. (Unless it has been replaced again by then:
- * the message of that comes later, and accuses what is there.)
- */
-void missing_excuse(struct hmm *hmm, unsigned ctx, uintptr_t start, uintptr_t end)
-{
-	struct pager *pager = hmm->pager;
-	unsigned n = pager->doubts;
-
-	for (unsigned i = 0; i < n && pager->doubts + 2 <= DOUBTS; i++) {
-		struct doubt *d = &pager->doubt[i], whole = *d;
-
-		if (d->ctx != ctx || d->excused || d->start >= end || d->end <= start)
-			continue;
-		d->excused = true;
-		if (whole.start < start) {
-			d->start = start;
-			pager->doubt[pager->doubts] = whole;
-			pager->doubt[pager->doubts++].end = start;
-		}
-		if (whole.end > end) {
-			d->end = end;
-			pager->doubt[pager->doubts] = whole;
-			pager->doubt[pager->doubts++].start = end;
-		}
-	}
-}
-
-void missing_accuse(struct hmm *hmm, unsigned ctx, uintptr_t start, uintptr_t end)
-{
-	struct pager *pager = hmm->pager;
-
-	for (unsigned i = 0; i < pager->doubts; i++) {
-		struct doubt *d = &pager->doubt[i];
-
-		if (d->ctx == ctx && d->start < end && d->end > start)
-			d->excused = false;
-	}
-}
-
-void missing_settle(struct hmm *hmm)
-{
-	struct pager *pager = hmm->pager;
-	unsigned kept = 0;
-
-	for (unsigned i = 0; i < pager->doubts; i++) {
-		const struct doubt *d = &pager->doubt[i];
-		bool quiet = true;
-
-		for (unsigned c = 0; c < CONTEXTS; c++)
-			if (d->ctx == c || d->ctx == CONTEXTS)
-				quiet &= !hmm->os->ctx_probe(&hmm->os_ctx[c]);
-		/* A verdict that is outstanding is given with the doubts that there were. */
-		if (!quiet || judging(hmm, d->start, d->end))
-			pager->doubt[kept++] = *d;
-	}
-	pager->doubts = kept;
-}
-
-bool missing_proves(const struct hmm *hmm, unsigned ctx, uintptr_t page)
-{
-	const struct pager *pager = hmm->pager;
-
-	for (unsigned i = 0; i < pager->doubts; i++) {
-		const struct doubt *d = &pager->doubt[i];
-
-		if (!d->excused && d->start <= page && page < d->end &&
-		    (d->ctx == ctx || d->ctx == CONTEXTS))
-			return false;
-	}
-	return true;
-}
-
-static bool all_home(struct hmm *hmm, uintptr_t start, uintptr_t end)
+bool missing_nothing(struct hmm *hmm, uintptr_t start, uintptr_t end)
 {
 	uint64_t entry;
 
-	return !books_next(hmm, &start, end, &entry);
+	return !books_next(hmm, &start, end, &entry) && !transfers_cover(hmm, start, end);
 }
 
 /*
@@ -160,17 +66,24 @@ static bool may_be_missing(struct hmm *hmm, unsigned ctx, const struct os_vma *p
 	return !piece->shared && !piece->inode && !migrate_is_ours(hmm, piece) &&
 	       covered(pager, ctx, piece->start) == piece->start &&
 	       uncovered(pager, ctx, piece->start, piece->end) == piece->end &&
-	       all_home(hmm, piece->start, piece->end) &&
-	       !transfers_cover(hmm, piece->start, piece->end);
+	       missing_nothing(hmm, piece->start, piece->end);
 }
 
-/* What is away is MISSING, and was before something else has been registered there. */
-static void list_add(struct pager *pager, unsigned ctx, uintptr_t start, uintptr_t end,
-		     uint64_t known)
+/* What the list is not sure of makes room. */
+static bool has_room(struct pager *pager)
 {
-	if (pager->missing_n < MISSING_VMAS)
+	for (unsigned i = 0; pager->missing_n == MISSING_VMAS && i < MISSING_VMAS; i++)
+		if (!pager->missing[i].sure)
+			pager->missing[i] = pager->missing[--pager->missing_n];
+	return pager->missing_n < MISSING_VMAS;
+}
+
+void missing_note(struct pager *pager, unsigned ctx, uintptr_t start, uintptr_t end,
+		  uint64_t known)
+{
+	if (has_room(pager))
 		pager->missing[pager->missing_n++] = (struct missing){
-			.start = start, .end = end, .ctx = ctx, .known = known };
+			.start = start, .end = end, .ctx = ctx, .sure = true, .known = known };
 }
 
 /* What was registered along. */
@@ -186,7 +99,7 @@ static void list_others(struct hmm *hmm, unsigned ctx, uintptr_t start, uintptr_
 		if (hmm->os->vma_find_fast(&hmm->reader_mm, at, &vma) || vma.end > whole->end)
 			return;
 		if (vma.end <= start || vma.start >= end)
-			list_add(hmm->pager, ctx, vma.start, vma.end, known);
+			missing_note(hmm->pager, ctx, vma.start, vma.end, known);
 	}
 }
 
@@ -241,8 +154,10 @@ static int register_piece(struct hmm *hmm, unsigned ctx, uintptr_t start, uintpt
 	int err;
 
 	/* Without room on the list it would be registered, and in doubt, each time. */
-	if (pager->missing_n == MISSING_VMAS)
+	if (!has_room(pager))
 		return -ENOSPC;
+	if (!doubts_have_room(pager))
+		return -EAGAIN;
 	err = dropped_strangers(hmm, start, end);
 	if (err)
 		return err;
@@ -252,16 +167,18 @@ static int register_piece(struct hmm *hmm, unsigned ctx, uintptr_t start, uintpt
 		/* Asked last: it is the mapping that was found. */
 		if (hmm->os->ctx_probe(&hmm->os_ctx[ctx]))
 			return -EAGAIN;
-		list_add(pager, ctx, start, end, known);
+		missing_note(pager, ctx, start, end, known);
 		return 0;
 	}
+	if (hmm->os->ctx_probe(&hmm->os_ctx[ctx]))
+		return -EAGAIN;
 	err = register_whole(hmm, ctx, start, end, &whole);
 	if (err)
 		return err;
 	if (hmm->os->ctx_probe(&hmm->os_ctx[ctx]))
-		doubt_add(pager, ctx, start, end);
+		doubts_add(pager, ctx, whole.start, whole.end);
 	list_others(hmm, ctx, start, end, &whole, known);
-	list_add(pager, ctx, start, end, known);
+	missing_note(pager, ctx, start, end, known);
 	return 0;
 }
 
@@ -273,7 +190,7 @@ bool missing_outdated(struct hmm *hmm, unsigned ctx, uintptr_t start, uintptr_t 
 	for (unsigned i = 0; i < pager->missing_n; i++) {
 		const struct missing m = pager->missing[i];
 
-		if (m.ctx != ctx || m.start >= end || m.end <= start ||
+		if (!m.sure || m.ctx != ctx || m.start >= end || m.end <= start ||
 		    !registering_since(hmm, m.known, m.start, m.end))
 			continue;
 		missing_forget(hmm, ctx, m.start, m.end);
@@ -288,7 +205,7 @@ int missing_register(struct hmm *hmm, unsigned ctx, uintptr_t start, uintptr_t e
 	struct pager *pager = hmm->pager;
 	int err = 0;
 
-	missing_settle(hmm);
+	doubts_settle(hmm);
 	missing_outdated(hmm, ctx, start, end);
 	for (uintptr_t at = covered(pager, ctx, start); at < end && !err;
 	     at = covered(pager, ctx, at))
@@ -296,26 +213,31 @@ int missing_register(struct hmm *hmm, unsigned ctx, uintptr_t start, uintptr_t e
 	return err;
 }
 
-void missing_forget(struct hmm *hmm, unsigned ctx, uintptr_t start, uintptr_t end)
+/* Without room for it what is left is registered again when it is needed. */
+static void add_rest(struct pager *pager, struct missing rest)
 {
-	struct pager *pager = hmm->pager;
+	if (rest.start < rest.end && pager->missing_n < MISSING_VMAS)
+		pager->missing[pager->missing_n++] = rest;
+}
+
+/* Take [start, end) out of the list; or keep it there, unsure. */
+static void take_out(struct pager *pager, unsigned ctx, uintptr_t start, uintptr_t end, bool keep)
+{
 	unsigned n = pager->missing_n;
 
 	for (unsigned i = 0; i < n; i++) {
-		struct missing *m = &pager->missing[i], whole = *m;
+		struct missing *m = &pager->missing[i], above = *m, in = *m;
 
 		if (m->ctx != ctx || m->start >= end || m->end <= start)
 			continue;
-		m->end = m->start; /* empty: swept below */
-		if (whole.start < start) {
-			m->start = whole.start;
-			m->end = start;
-		}
-		/* Without room the rest is registered again when it is needed. */
-		if (whole.end > end && pager->missing_n < MISSING_VMAS) {
-			pager->missing[pager->missing_n] = whole;
-			pager->missing[pager->missing_n++].start = end;
-		}
+		in.start = in.start > start ? in.start : start;
+		in.end = in.end < end ? in.end : end;
+		in.sure = false;
+		above.start = in.end;
+		m->end = in.start; /* if nothing is left of it, swept below */
+		add_rest(pager, above);
+		if (keep)
+			add_rest(pager, in);
 	}
 	n = 0;
 	for (unsigned i = 0; i < pager->missing_n; i++)
@@ -324,92 +246,32 @@ void missing_forget(struct hmm *hmm, unsigned ctx, uintptr_t start, uintptr_t en
 	pager->missing_n = n;
 }
 
-int missing_unregister(struct hmm *hmm, unsigned ctx, uintptr_t start, uintptr_t end)
+void missing_forget(struct hmm *hmm, unsigned ctx, uintptr_t start, uintptr_t end)
 {
-	/* Asked last that no change is pending: something with pages away could have come there. */
-	if (!all_home(hmm, start, end) || transfers_cover(hmm, start, end) ||
-	    hmm->os->ctx_probe(&hmm->os_ctx[ctx]))
-		return -EBUSY;
-	missing_forget(hmm, ctx, start, end);
-	hmm->os->ctx_unregister(&hmm->os_ctx[ctx], start, end);
-	return 0;
+	take_out(hmm->pager, ctx, start, end, false);
 }
 
-/*
- * Unregister, and tell the worker that the map and the devices have to forget it. Said also
- * where it failed: a part may be unregistered then.
- */
-static void make_plain(struct hmm *hmm, unsigned ctx, uintptr_t start, uintptr_t end)
+void missing_touched(struct hmm *hmm, unsigned ctx, uintptr_t start, uintptr_t end)
 {
-	struct gate *gate = &hmm->gate[ctx];
-	struct event event = { .kind = EVENT_PLAIN, .start = start, .end = end };
-
-	atomic_fetch_add(&gate->seq, 1);
-	hmm->os->ctx_unregister(&hmm->os_ctx[ctx], start, end);
-	queue_push(&gate->queue, &event);
-	gate_flip(hmm, gate);
-	worker_wake(hmm);
-	missing_forget(hmm, ctx, start, end);
+	take_out(hmm->pager, ctx, start, end, true);
 }
 
-static bool is_ours(struct hmm *hmm, unsigned ctx, const struct os_vma *piece)
-{
-	return belongs(hmm, ctx, piece->start);
-}
-
-static bool is_home(struct hmm *hmm, uintptr_t start, uintptr_t end)
-{
-	return all_home(hmm, start, end) && !transfers_cover(hmm, start, end);
-}
-
-/*
- * The whole VMA as it is now, which may have grown, and its pieces; if all of it is at home, for pieces
- * in different modes cannot be one mapping again. That no change is pending is asked last: what
- * was found could be another mapping else.
- */
-static bool try_plain(struct hmm *hmm, const struct missing *m)
-{
-	struct whole_asks asks = { .hmm = hmm, .mm = &hmm->reader_mm, .ctx = m->ctx,
-				   .may = is_ours };
-	struct whole whole;
-	struct os_vma vma;
-
-	if (hmm->os->vma_find(&hmm->reader_mm, m->start, &vma) || vma.start > m->start) {
-		missing_forget(hmm, m->ctx, m->start, m->end);
-		return true;
-	}
-	if (whole_of(&asks, &vma, &whole) || !is_ours(hmm, m->ctx, &vma) ||
-	    !is_home(hmm, whole.from, whole.to) || hmm->os->ctx_probe(&hmm->os_ctx[m->ctx]))
-		return false;
-	make_plain(hmm, m->ctx, whole.start, whole.end);
-	for (unsigned i = 0; i < 2; i++)
-		if (whole_cut(&asks, &whole, i, &vma) && is_home(hmm, vma.start, vma.end) &&
-		    !hmm->os->ctx_probe(&hmm->os_ctx[m->ctx]))
-			make_plain(hmm, m->ctx, vma.start, vma.end);
-	return true;
-}
-
-void missing_trim(struct hmm *hmm)
+void missing_moved(struct hmm *hmm, unsigned ctx, const struct os_msg *msg)
 {
 	struct pager *pager = hmm->pager;
-	uint64_t now;
+	unsigned n;
 
-	if (!pager->missing_n || (now = hmm->os->now()) - pager->trimmed < TRIM_NS)
-		return;
-	pager->trimmed = now;
-	for (unsigned i = 0; i < pager->missing_n; i++) {
-		struct missing *m = &pager->missing[i];
+	missing_touched(hmm, ctx, msg->to, msg->to + (msg->end - msg->start));
+	missing_touched(hmm, ctx, msg->start, msg->end);
+	n = pager->missing_n;
+	for (unsigned i = 0; i < n; i++) {
+		struct missing moved = pager->missing[i];
 
-		if (!all_home(hmm, m->start, m->end))
-			m->home_since = 0;
-		else if (!m->home_since)
-			m->home_since = now;
-	}
-	for (unsigned i = 0; i < pager->missing_n; i++) {
-		const struct missing m = pager->missing[i];
-
-		/* The list is another one afterwards. */
-		if (m.home_since && now - m.home_since >= HOME_NS && try_plain(hmm, &m))
-			i = -1u;
+		if (moved.ctx != ctx || moved.start < msg->start || moved.end > msg->end)
+			continue;
+		moved.start = moved.start - msg->start + msg->to;
+		moved.end = moved.end - msg->start + msg->to;
+		moved.home_since = 0;
+		add_rest(pager, moved);
 	}
 }

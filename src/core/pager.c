@@ -190,8 +190,6 @@ static void faults_serve(struct hmm *hmm)
 
 void pager_message(struct hmm *hmm, unsigned ctx, const struct os_msg *msg, uint64_t number)
 {
-	uintptr_t to_end = msg->to + (msg->end - msg->start);
-
 	switch (msg->kind) {
 	case OS_MSG_FAULT:
 		park(hmm, ctx, msg->start);
@@ -200,12 +198,11 @@ void pager_message(struct hmm *hmm, unsigned ctx, const struct os_msg *msg, uint
 		dropped_remove(hmm, ctx, msg->start, msg->end, number);
 		break;
 	case OS_MSG_UNMAP:
-		missing_forget(hmm, ctx, msg->start, msg->end);
+		missing_touched(hmm, ctx, msg->start, msg->end);
 		dropped_unmap(hmm, ctx, msg->start, msg->end, number);
 		break;
 	case OS_MSG_REMAP:
-		missing_forget(hmm, ctx, msg->start, msg->end);
-		missing_forget(hmm, ctx, msg->to, to_end);
+		missing_moved(hmm, ctx, msg);
 		dropped_remap(hmm, ctx, msg, number);
 		break;
 	case OS_MSG_FORK:
@@ -230,7 +227,7 @@ void pager_turn(struct hmm *hmm)
 	for (unsigned round = 0; round < 4; round++) {
 		judge_all(hmm);
 		if (pager->doubts)
-			missing_settle(hmm);
+			doubts_settle(hmm);
 		transfers_look(hmm);
 		requests_run(hmm);
 		faults_serve(hmm);
@@ -241,7 +238,7 @@ void pager_turn(struct hmm *hmm)
 	leave_sweep(hmm);
 	if (pager->limbo_n)
 		limbo_drain(hmm);
-	missing_trim(hmm);
+	plain_trim(hmm);
 	if (pager->hungry) {
 		pager->hungry = false;
 		helper_wake(hmm);
@@ -332,9 +329,22 @@ static void pager_free(struct hmm *hmm, struct pager *pager)
 	arena_free(hmm->arena, pager, sizeof(*pager));
 }
 
+/* Who has found no pager unregisters without asking one, under this lock (unregister.c): before anything can
+ * go away. false: another thread was quicker. */
+static bool publish(struct hmm *hmm, struct pager *pager)
+{
+	struct pager *none = NULL;
+	bool first;
+
+	lock_take(&hmm->register_lock);
+	first = atomic_compare_exchange_strong(&hmm->pager, &none, pager);
+	lock_drop(&hmm->register_lock);
+	return first;
+}
+
 static int make(struct hmm *hmm)
 {
-	struct pager *pager = arena_alloc(hmm->arena, sizeof(*pager)), *none = NULL;
+	struct pager *pager = arena_alloc(hmm->arena, sizeof(*pager));
 	int err;
 
 	if (!pager)
@@ -355,7 +365,7 @@ static int make(struct hmm *hmm)
 	pager->removes = 1;
 	pager->unsettled[0] = (struct unsettled){ .end = UINTPTR_MAX, .number = 1 };
 	pager->unsettled_n = 1;
-	if (!err && atomic_compare_exchange_strong(&hmm->pager, &none, pager)) {
+	if (!err && publish(hmm, pager)) {
 		/* Before the first devmem nobody forks with anything away. */
 		pager->fork_transfer = transfer_claim(hmm);
 		hmm->os->populate(pager->fresh, pager->fresh + FORK_PAGES * PAGE, true);

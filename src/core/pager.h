@@ -17,7 +17,9 @@
  *	hush.c      getting through a storm of changes
  *	fresh.c     pages to copy home to, made ahead
  *	forked.c    fork: everything home before, the child's copies after a raw clone
- *	missing.c   VMAs that are registered MISSING, and back to plain
+ *	missing.c   VMAs that are registered MISSING
+ *	doubts.c    MISSING that proves nothing
+ *	plain.c     back from MISSING
  *	migrate.c   the one-call migrations
  *	setup.c     a migration in three steps
  *	exclusive.c a page for a device alone
@@ -240,7 +242,8 @@ enum request_kind {
 	REQUEST_SETTLED, /* madvise calls up to event `number` are over */
 	REQUEST_SETTLE,	 /* is [start, end) settled? -EINPROGRESS */
 	REQUEST_TRIM,	 /* unregister [start, end) of context `number`, if all is at home */
-	REQUEST_LOCK,	 /* exclusive: lock the page at `start` if `devmem` has it */
+	REQUEST_LOCK,	 /* exclusive: lock the page at `start`; -ENOENT `devmem` does not have it; -EAGAIN
+			  * it is locked, or on its way */
 };
 
 enum request_state { REQUEST_FREE, REQUEST_CLAIMED, REQUEST_POSTED, REQUEST_DONE };
@@ -309,19 +312,22 @@ struct moved {
 };
 
 #define MISSING_VMAS 256u
-#define DOUBTS 16u
+#define DOUBTS 64u
+/* So many come of registering; the rest is for what an excuse cuts (doubts.c). */
+#define DOUBTS_NEW 32u
 
 /* Registered MISSING while a change was pending: the flag does not say which VMA it is. */
 struct doubt {
 	uintptr_t start, end;
 	unsigned ctx;
-	bool excused; /* what is there was moved there since, and is what it was (missing.c) */
+	bool excused; /* what is there was moved there since, and is what it was */
 };
 
 /* A VMA that was registered MISSING. */
 struct missing {
 	uintptr_t start, end;
 	unsigned ctx;
+	bool sure;	     /* no: an event has touched it; it may be MISSING still */
 	uint64_t home_since; /* ns; 0: something is away */
 	uint64_t known;	     /* registering_now(), before it was found to be MISSING */
 };
@@ -339,7 +345,7 @@ struct pager {
 	struct uhmm_ptable books;
 	struct hmm_transfer *transfer; /* TRANSFERS */
 	struct request request[REQUESTS];
-	_Atomic uint32_t freed;	 /* futex: a request or transfer slot is free */
+	_Atomic uint32_t freed;	 /* futex: a request or transfer slot is free, or an exclusive page */
 	_Atomic uint32_t afters; /* requests that wait for the worker: it nudges the reader */
 	struct hmm_devmem *_Atomic devmem[DEVMEMS];
 	struct hmm_transfer *fork_transfer; /* claimed for good: forked.c */
@@ -506,18 +512,33 @@ void fork_done(struct hmm *hmm);
 int missing_register(struct hmm *hmm, unsigned ctx, uintptr_t start, uintptr_t end);
 /* Has the list forgotten something there that it cannot know any more? */
 bool missing_outdated(struct hmm *hmm, unsigned ctx, uintptr_t start, uintptr_t end);
-/* Each turn: doubts end as soon as all has been read, and judged. */
-void missing_settle(struct hmm *hmm);
-/* A REMAP to, and an UNMAP or a REMAP from, that was read: what is there is not in doubt, or is again. */
-void missing_excuse(struct hmm *hmm, unsigned ctx, uintptr_t start, uintptr_t end);
-void missing_accuse(struct hmm *hmm, unsigned ctx, uintptr_t start, uintptr_t end);
-/* Does MISSING prove here that the VMA is the one that was registered? */
-bool missing_proves(const struct hmm *hmm, unsigned ctx, uintptr_t page);
-/* An event: what it touched is not known to be registered any more. */
 void missing_forget(struct hmm *hmm, unsigned ctx, uintptr_t start, uintptr_t end);
-/* Take the registration back. -EBUSY: something of it is away, or on its way. */
-int missing_unregister(struct hmm *hmm, unsigned ctx, uintptr_t start, uintptr_t end);
+/* An event: what it touched is not known to be registered any more; nor what was moved, where it is now. */
+void missing_touched(struct hmm *hmm, unsigned ctx, uintptr_t start, uintptr_t end);
+void missing_moved(struct hmm *hmm, unsigned ctx, const struct os_msg *msg);
+/* What is registered MISSING, and was before something else has been registered there (`known`). */
+void missing_note(struct pager *pager, unsigned ctx, uintptr_t start, uintptr_t end,
+		  uint64_t known);
+/* Is nothing of it away, or on its way? */
+bool missing_nothing(struct hmm *hmm, uintptr_t start, uintptr_t end);
+
+/* ---- doubts.c ---- */
+/* Before what may come into doubt is done: doubts that are too many would give up pages. */
+bool doubts_have_room(const struct pager *pager);
+/* It was registered, and a change is pending. */
+void doubts_add(struct pager *pager, unsigned ctx, uintptr_t start, uintptr_t end);
+/* Each turn: doubts end as soon as all has been read, and judged. */
+void doubts_settle(struct hmm *hmm);
+/* A REMAP to, and an UNMAP or a REMAP from, that was read: what is there is not in doubt, or is again. */
+void doubts_excuse(struct hmm *hmm, unsigned ctx, uintptr_t start, uintptr_t end);
+void doubts_accuse(struct hmm *hmm, unsigned ctx, uintptr_t start, uintptr_t end);
+/* Does MISSING prove here that the VMA is the one that was registered? */
+bool doubts_none_at(const struct hmm *hmm, unsigned ctx, uintptr_t page);
+
+/* ---- plain.c ---- */
+/* Take the registration back. -EBUSY: something of it is away, or on its way, or it changes. */
+int plain_if_home(struct hmm *hmm, unsigned ctx, uintptr_t start, uintptr_t end);
 /* Now and then: VMAs whose pages are all home go back to plain. */
-void missing_trim(struct hmm *hmm);
+void plain_trim(struct hmm *hmm);
 
 #endif

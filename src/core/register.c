@@ -55,11 +55,18 @@ static bool as_described(struct hmm *hmm, const struct mirrored *m, struct mirro
 	       now->anon == m->anon && now->segment == m->segment;
 }
 
+/* Pages that are away belong to a mapping that is registered. Where one is not, it has taken the place of
+ * theirs (strangers_home). */
+static bool has_strangers(struct hmm *hmm, uintptr_t start, uintptr_t end)
+{
+	return books_any(hmm, start, end) && !vmas_has_token(hmm, &hmm->mm, start);
+}
+
 static bool may_enter(struct hmm *hmm, unsigned ctx, const struct os_vma *piece)
 {
 	struct mirrored m = describe(piece);
 
-	return vmas_only_of(hmm, ctx, &m);
+	return vmas_only_of(hmm, ctx, &m) && !has_strangers(hmm, piece->start, piece->end);
 }
 
 /* What is registered along: all that belongs to it, what may be, nothing. */
@@ -71,6 +78,7 @@ static int register_whole(struct hmm *hmm, const struct mirrored *m, enum along 
 {
 	struct whole_asks asks = { .hmm = hmm, .mm = &hmm->mm, .ctx = m->ctx, .may = may_enter,
 				   .strict = along == ALONG_ALL, .mirrors = true };
+	struct whole wider;
 	struct os_vma vma;
 	int err = 0;
 
@@ -83,7 +91,8 @@ static int register_whole(struct hmm *hmm, const struct mirrored *m, enum along 
 	if (err)
 		return err;
 	vmas_entering(hmm, m->ctx, whole);
-	return whole_register(&asks, whole, hmm->os->ctx_register);
+	wider = *whole; /* which vmas_entering() does not know */
+	return whole_register(&asks, &wider, hmm->os->ctx_register);
 }
 
 /*
@@ -93,13 +102,13 @@ static int register_whole(struct hmm *hmm, const struct mirrored *m, enum along 
  * whatever takes it away from then on sends this context a message, and the map hears of it
  * (vmas_entering). All, and not this alone: a longer one that takes its place is not to be cut.
  */
-static bool is_proven(struct hmm *hmm, const struct whole *whole, struct mirrored *m)
+static bool is_proven(struct hmm *hmm, struct whole whole, struct mirrored *m)
 {
 	const struct whole_asks asks = { .hmm = hmm, .mm = &hmm->mm, .ctx = m->ctx,
 					 .may = may_enter, .mirrors = true };
 	struct mirrored now;
 
-	if (whole_register(&asks, whole, hmm->os->ctx_register) || !as_described(hmm, m, &now))
+	if (whole_register(&asks, &whole, hmm->os->ctx_register) || !as_described(hmm, m, &now))
 		return false;
 	m->prot = now.prot;
 	return true;
@@ -133,7 +142,7 @@ static void enter_others(struct hmm *hmm, const struct mirrored *m, const struct
 		other.ctx = m->ctx;
 		if ((vma.start < m->end && vma.end > m->start) || vmas_has(hmm, &other) ||
 		    !vmas_only_of(hmm, m->ctx, &other) ||
-		    !vmas_has_token(hmm, &hmm->mm, vma.start) || !is_proven(hmm, whole, &other))
+		    !vmas_has_token(hmm, &hmm->mm, vma.start) || !is_proven(hmm, *whole, &other))
 			continue;
 		if (!hmm->perf || other.sysv)
 			tell_permission(hmm, &other);
@@ -163,7 +172,7 @@ static int try_context(struct hmm *hmm, struct mirrored *m, unsigned ctx, enum a
 		now.end = m->end;
 	}
 	now.ctx = ctx;
-	if (!others_rest(hmm, ctx) && !is_proven(hmm, &whole, &now))
+	if (!others_rest(hmm, ctx) && !is_proven(hmm, whole, &now))
 		return -EAGAIN;
 	if (!hmm->perf || now.sysv)
 		tell_permission(hmm, &now);
@@ -217,16 +226,15 @@ static int mirror_moved(struct hmm *hmm, struct mirrored *m, enum along along)
 }
 
 /*
- * Pages that are away belong to a mapping that is registered. Where one is not, it has taken the
- * place of theirs, and nothing tells so of shmat(SHM_REMAP). Registered with them there it would be
- * where they come home to. Sent home before, they find no such place; and the device has let go of
- * their frames.
+ * What has taken the place of pages that are away, which nothing tells of shmat(SHM_REMAP): registered with
+ * them there it would be where they come home to. Sent home before, they find no such place; and the device
+ * has let go of their frames.
  */
 static int strangers_home(struct hmm *hmm, const struct mirrored *m)
 {
 	struct request home = { .kind = REQUEST_HOME, .start = m->start, .end = m->end };
 
-	if (!books_any(hmm, m->start, m->end) || vmas_has_token(hmm, &hmm->mm, m->start))
+	if (!has_strangers(hmm, m->start, m->end))
 		return 0;
 	home.deadline = hmm->os->now() + STRANGERS_NS;
 	return request_do(hmm, &home);

@@ -236,6 +236,23 @@ static int run_evict(struct hmm *hmm, struct request *r)
 	return left ? -EAGAIN : 0;
 }
 
+/* It does not wait in its slot: who holds the page may need one before he releases it. */
+static int lock(struct request *r, uint64_t entry)
+{
+	struct frame *frame;
+
+	if (book_state(entry) == BOOK_MOVING)
+		return -EAGAIN;
+	if (book_state(entry) != BOOK_AWAY || book_devmem(entry) != r->devmem->id)
+		return -ENOENT;
+	frame = &r->devmem->frame[book_frame(entry)];
+	if (frame->locked)
+		return -EAGAIN;
+	frame->locked = 1;
+	r->moved = book_frame(entry);
+	return 0;
+}
+
 /* -EAGAIN: not done. */
 static int run(struct hmm *hmm, struct request *r)
 {
@@ -263,20 +280,11 @@ static int run(struct hmm *hmm, struct request *r)
 		r->err = unsettled_touches(hmm, r->start, r->end) ? -EINPROGRESS : 0;
 		return 0;
 	case REQUEST_TRIM:
-		r->err = missing_unregister(hmm, (unsigned)r->number, r->start, r->end);
+		r->err = plain_if_home(hmm, (unsigned)r->number, r->start, r->end);
 		return 0;
 	case REQUEST_LOCK:
 		entry = books_get(hmm, r->start);
-		if (book_state(entry) == BOOK_MOVING)
-			return -EAGAIN;
-		if (book_state(entry) != BOOK_AWAY || book_devmem(entry) != r->devmem->id) {
-			r->err = -ENOENT;
-			return 0;
-		}
-		if (r->devmem->frame[book_frame(entry)].locked)
-			return -EAGAIN;
-		r->devmem->frame[book_frame(entry)].locked = 1;
-		r->moved = book_frame(entry);
+		r->err = lock(r, entry);
 		return 0;
 	}
 	return 0;

@@ -153,14 +153,21 @@ static int register_only(const struct whole_asks *asks, uintptr_t start, uintptr
 	return err;
 }
 
-int whole_register(const struct whole_asks *asks, const struct whole *whole, whole_call call)
+int whole_register(const struct whole_asks *asks, struct whole *whole, whole_call call)
 {
 	int err = register_only(asks, whole->start, whole->end, call);
+	const struct whole asked = *whole;
 	struct os_vma outer;
 
-	for (unsigned i = 0; i < 2 * REPAIRS && !err; i++)
-		if (whole_cut(asks, whole, i % 2, &outer) &&
-		    !books_any(asks->hmm, outer.start, outer.end))
-			register_only(asks, outer.start, outer.end, call);
+	for (unsigned i = 0; i < 2 * REPAIRS && !err; i++) {
+		if (!whole_cut(asks, &asked, i % 2, &outer) ||
+		    books_any(asks->hmm, outer.start, outer.end) ||
+		    register_only(asks, outer.start, outer.end, call))
+			continue;
+		if (i % 2)
+			whole->end = outer.end;
+		else
+			whole->start = outer.start;
+	}
 	return err;
 }

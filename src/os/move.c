@@ -54,12 +54,19 @@ static bool registered(int fd, uintptr_t dst)
 	return !ioctl(fd, UFFDIO_CONTINUE, &arg) || errno != ENOENT;
 }
 
-/* Is a page mapped there? Not told where one is in swap, which a page that moved may be too. */
+/* Is a page there, if in swap? */
 static bool present(uintptr_t page)
 {
-	unsigned char is = 0;
+	const struct os_mm mm = { .maps_fd = -1, .pagemap_fd = -1, .tasks_fd = -1 };
+	unsigned char mapped = 0;
+	struct os_run run;
+	uintptr_t next;
+	int n = live_scan(&mm, page, page + OS_PAGE_SIZE, OS_SCAN_POPULATED, &run, 1, &next);
 
-	return !mincore((void *)page, OS_PAGE_SIZE, &is) && (is & 1);
+	if (n >= 0)
+		return n;
+	/* Without /proc, or a free descriptor: which does not tell where it is in swap. */
+	return !mincore((void *)page, OS_PAGE_SIZE, &mapped) && (mapped & 1);
 }
 
 /*

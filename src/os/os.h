@@ -33,6 +33,7 @@ struct os_ctx {
 	uint64_t nudge_ino;
 	bool move;	       /* UFFDIO_MOVE is there (Linux 6.8) */
 	bool poison;	       /* UFFDIO_POISON is there (6.6) */
+	bool unregisters_all;  /* UNREGISTER takes what another context has, too (before 6.15) */
 	uintptr_t sentinel;    /* the live table's: the page of sentinel_open; else 0 */
 	void *fake;    /* the unit tests' own */
 };
@@ -158,14 +159,16 @@ struct os_ops {
 	 * a kind that is refused, -EPERM a shared mapping of a file that was opened
 	 * read-only, -ENOMEM. Arms no write protection (G7). */
 	int (*ctx_register)(const struct os_ctx *ctx, uintptr_t start, uintptr_t end);
+	/* -EINVAL: another context has something of it, and nothing was done; but see unregisters_all. */
 	int (*ctx_unregister)(const struct os_ctx *ctx, uintptr_t start, uintptr_t end);
 
 	/*
-	 * Moving pages. Reader only, but quiet_open and quiet_close. All but ctx_wake answer
-	 * -EAGAIN while a change of the context is pending, and then have done nothing beyond
+	 * Moving pages. Reader only, but quiet_open and quiet_close. All but the first and ctx_wake
+	 * answer -EAGAIN while a change of the context is pending, and then have done nothing beyond
 	 * *done; -ENOENT where [dst, ...) is not registered with this context any more.
 	 */
-	/* As ctx_register, and missing pages fault (MISSING | WP). Also on top of ctx_register. */
+	/* As ctx_register, and missing pages fault (MISSING | WP). Also on top of ctx_register. It asks
+	 * nobody whether a change is pending, no more than that does. */
 	int (*ctx_register_missing)(const struct os_ctx *ctx, uintptr_t start, uintptr_t end);
 	/* UFFDIO_MOVE, holes of the source allowed (they stay holes; *done counts them). *done is
 	 * bytes from the start that were dealt with, on failure too; the error is that of the

@@ -149,6 +149,29 @@ static int canary_make(struct os_ctx *ctx)
 	return err;
 }
 
+/*
+ * Before Linux 6.15 UNREGISTER does not look whose the registration is. Another context asks for that of
+ * this one's canary. Where that cannot be told it is assumed.
+ */
+static bool unregisters_all(const struct os_ctx *ctx)
+{
+	static int known = -1;
+	uintptr_t page = (uintptr_t)ctx->canary->page;
+	struct os_ctx other = { 0 };
+	int all = __atomic_load_n(&known, __ATOMIC_RELAXED);
+
+	if (all >= 0)
+		return all;
+	if (uffd_open_with(&other, 0))
+		return true;
+	all = !live_ctx_unregister(&other, page, page + OS_PAGE_SIZE);
+	close(other.fd);
+	if (all && live_ctx_register(ctx, page, page + OS_PAGE_SIZE))
+		return true; /* without its kick the reader ends later */
+	__atomic_store_n(&known, all, __ATOMIC_RELAXED);
+	return all;
+}
+
 int live_ctx_open(struct os_ctx *ctx)
 {
 	struct os_ctx new = { .fork = !os_without("event_fork"), .nudged = ctx->nudged,
@@ -176,6 +199,7 @@ int live_ctx_open(struct os_ctx *ctx)
 		close(new.fd);
 		return err;
 	}
+	new.unregisters_all = unregisters_all(&new);
 	if (new.nudged)
 		nudge_make(&new);
 	critical_learn();
@@ -242,14 +266,8 @@ int live_ctx_register(const struct os_ctx *ctx, uintptr_t start, uintptr_t end)
 	return register_as(ctx, start, end, UFFDIO_REGISTER_MODE_WP);
 }
 
-/* REGISTER itself asks nobody whether a change is pending. One that is, stays so: it is the
- * caller who would read its message. */
 int live_ctx_register_missing(const struct os_ctx *ctx, uintptr_t start, uintptr_t end)
 {
-	int err = live_ctx_probe(ctx);
-
-	if (err)
-		return err;
 	return register_as(ctx, start, end,
 			   UFFDIO_REGISTER_MODE_WP | UFFDIO_REGISTER_MODE_MISSING);
 }

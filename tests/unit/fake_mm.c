@@ -732,10 +732,13 @@ int fake_register(unsigned ctx, uintptr_t start, uintptr_t end, bool missing)
 
 int fake_unregister(unsigned ctx, uintptr_t start, uintptr_t end)
 {
+	for (uintptr_t at = start; at < end && !fake.unregisters_all; at += PAGE)
+		if (fake_page(at)->ctx != FAKE_NO_CTX && fake_page(at)->ctx != (int)ctx)
+			return -EINVAL;
 	for (uintptr_t at = start; at < end; at += PAGE) {
 		struct fake_page *p = fake_page(at);
 
-		if (p->ctx != (int)ctx)
+		if (p->ctx == FAKE_NO_CTX)
 			continue;
 		p->ctx = FAKE_NO_CTX;
 		p->missing = false;

@@ -154,6 +154,7 @@ static int ctx_open(struct os_ctx *ctx)
 	ctx->move = !fake.no_move;
 	ctx->poison = !fake.no_poison;
 	ctx->user_only = fake.user_only;
+	ctx->unregisters_all = fake.unregisters_all;
 	fake.ctx[i].open = true;
 	return 0;
 }

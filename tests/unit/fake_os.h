@@ -193,7 +193,7 @@ struct fake {
 	bool hold_queue, hold_resume, hold_zap;
 
 	bool no_perf, no_frames, starting;
-	bool no_move, no_poison, user_only; /* what a context says of itself */
+	bool no_move, no_poison, user_only, unregisters_all; /* what a context says of itself */
 	bool no_sentinel;
 	bool may_mark_others; /* G7 */
 	uintptr_t critical_start, critical_end;

@@ -4,6 +4,7 @@
  * use (G5; docs/migration.md).
  */
 #include "away.h"
+#include "core/pager.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -250,6 +251,28 @@ static void replaced_and_mirrored(void **state)
 			assert_int_equal(vram_used(&away.vram), 0);
 			away_end(true);
 		}
+	}
+}
+
+/* What is moved beside it is registered, and not along with it what pages of before are away at. */
+static void replaced_and_moved_beside(void **state)
+{
+	for (unsigned host = 0; host < 2; host++) {
+		struct hmm_devmem_options options = { .type = HMM_DEVMEM_PRIVATE,
+						      .frames = VRAM_FRAMES,
+						      .host_frames = host };
+
+		away_begin(*state, &options);
+		away_move(A, LEN);
+		replaced(P, 4, FAKE_ANON);
+		away_remap(P + 8, P + 4, 4, false);
+		fake_settle();
+		assert_int_equal(fake_ctx_of(P), FAKE_NO_CTX);
+		assert_int_not_equal(fake_ctx_of(P + 4), FAKE_NO_CTX);
+		assert_int_equal(vram_program(&away.vram, P, 4, false), 0);
+		for (unsigned i = P; i < P + 4; i++)
+			assert_int_equal(vram_read(&away.vram, i), 0);
+		away_end(true);
 	}
 }
 
@@ -630,6 +653,40 @@ static void exclusive_until_released(void **state)
 	away_end(true);
 }
 
+/* Who asks for it meanwhile waits outside: requests of others, whoever holds it, have their turn. */
+static uint64_t held;
+static unsigned waited;
+
+static int releases(void *arg)
+{
+	for (unsigned i = 0; i < REQUESTS; i++)
+		if (away.hmm->pager->request[i].state != REQUEST_FREE)
+			return 0;
+	if (++waited == 3)
+		hmm_exclusive_release(away.vram.devmem, held);
+	return 0;
+}
+
+static void exclusive_is_waited_for(void **state)
+{
+	struct hmm_devmem_options options = { .type = HMM_DEVMEM_PRIVATE, .frames = 8,
+					      .host_frames = true };
+	uint64_t frame = 99;
+
+	away_begin(*state, &options);
+	assert_int_equal(hmm_make_exclusive(away.vram.devmem, fake_addr(P), &held), 0);
+	waited = 0;
+	fake_at(FAKE_OP_WAIT, FAKE_BEFORE, -1, 0, releases, NULL);
+	assert_int_equal(hmm_make_exclusive(away.vram.devmem, fake_addr(P), &frame), 0);
+	assert_int_equal(frame, held);
+	assert_int_equal(waited, 3);
+	fake_forget();
+	/* Not for ever. */
+	assert_int_equal(hmm_make_exclusive(away.vram.devmem, fake_addr(P), &frame), -EBUSY);
+	hmm_exclusive_release(away.vram.devmem, frame);
+	away_end(true);
+}
+
 static void exclusive_errors(void **state)
 {
 	struct hmm_devmem_options options = { .type = HMM_DEVMEM_PRIVATE, .frames = 1,
@@ -744,6 +801,7 @@ int main(void)
 		TEST(for_another_device),
 		TEST(two_of_one_owner),
 		TEST(replaced_and_mirrored),
+		TEST(replaced_and_moved_beside),
 		TEST(replaced_and_registered),
 		TEST(move_is_refused),
 		TEST(what_moves_on_is_not_gone),
@@ -760,6 +818,7 @@ int main(void)
 		TEST(never_done_on_the_way_home),
 		TEST(held_frames_are_not_reused),
 		TEST(exclusive_until_released),
+		TEST(exclusive_is_waited_for),
 		TEST(exclusive_errors),
 		TEST(exclusive_while_replaced),
 		TEST(exclusive_of_any_page),

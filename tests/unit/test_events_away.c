@@ -581,10 +581,30 @@ static void back_to_plain(void **state)
 	}
 }
 
+static int cannot_look(void *arg)
+{
+	return -EACCES;
+}
+
+/* Where mappings cannot be looked up (chroot, before Linux 6.11) nothing is taken for gone. */
+static void nothing_is_given_up_unseen(void **state)
+{
+	EACH_KIND(k) {
+		begin(*state, k);
+		fake_at(FAKE_OP_FIND_FAST, FAKE_BEFORE, -1, 0, cannot_look, NULL);
+		fake_unmap_fails(P, 2);
+		fake_settle();
+		fake_forget();
+		assert_int_equal(away_count(P - 1, 4), 4);
+		away_end(true);
+	}
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, fake_setup, fake_teardown)
 	const struct CMUnitTest tests[] = {
+		TEST(nothing_is_given_up_unseen),
 		TEST(dropped_frames_wait_for_the_worker),
 		TEST(dropped_frames_wait_for_who_holds_them),
 		TEST(dontneed_of_what_is_away),
