@@ -190,11 +190,32 @@ static bool on_its_way(const struct look *l, uintptr_t start, uintptr_t end)
 	       (transfers_cover(l->hmm, start, end) || judging(l->hmm, start, end));
 }
 
+static const struct hmm_devmem *owners_devmem(const struct look *l, uint64_t book)
+{
+	const struct hmm_devmem *devmem = l->hmm->pager->devmem[book_devmem(book)];
+
+	return devmem && devmem->options.owner == l->range->owner ? devmem : NULL;
+}
+
+static bool any_exclusive(const struct look *l, uintptr_t start, uintptr_t end)
+{
+	for (uintptr_t at = start; at < end; at += PAGE) {
+		uint64_t book = books_get(l->hmm, at);
+		const struct hmm_devmem *devmem =
+			book_state(book) == BOOK_AWAY ? owners_devmem(l, book) : NULL;
+
+		if (devmem && devmem->frame[book_frame(book)].locked)
+			return true;
+	}
+	return false;
+}
+
 /*
  * May the books answer? A change that has let go of the address space before this look they know
  * when it is read. A fence waits for that, but not in a storm: it tells devices CLEAR, and they
  * ask again here. Then what is away is brought home as if no device had it, and the mapping
- * itself answers (docs/migration.md, "Storms").
+ * itself answers (docs/migration.md, "Storms"). But for what the owner has made exclusive: he would wait
+ * for his own release.
  */
 static int ask_books(struct look *l, uintptr_t start, uintptr_t end)
 {
@@ -206,7 +227,9 @@ static int ask_books(struct look *l, uintptr_t start, uintptr_t end)
 		return 0;
 	err = fence_quiet(l->hmm, l->entry.ctx);
 	l->books = !err;
-	return err == -EAGAIN ? 0 : err;
+	if (err == -EAGAIN)
+		return l->fault && any_exclusive(l, start, end) ? -EBUSY : 0;
+	return err;
 }
 
 /* The page's entry if it is in memory of the range's owner; 0. */
@@ -218,8 +241,8 @@ static uint64_t device_entry(const struct look *l, const struct os_vma *vma, uin
 	/* Another context's entry is of what was here before. */
 	if (!l->books || book_state(book) != BOOK_AWAY || book_ctx(book) != l->entry.ctx)
 		return 0;
-	devmem = l->hmm->pager->devmem[book_devmem(book)];
-	if (!devmem || devmem->lost || devmem->options.owner != l->range->owner)
+	devmem = owners_devmem(l, book);
+	if (!devmem || devmem->lost)
 		return 0;
 	return HMM_PFN_VALID | HMM_PFN_DEVICE | (vma->prot & PROT_WRITE ? HMM_PFN_WRITE : 0) |
 	       (book & HMM_PFN_NUMBER_MASK);

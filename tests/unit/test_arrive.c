@@ -687,6 +687,27 @@ static void exclusive_is_waited_for(void **state)
 	away_end(true);
 }
 
+/* While the books may not answer, for a change is pending, its owner does not wait for his own release. */
+static void exclusive_in_a_storm(void **state)
+{
+	struct hmm_devmem_options options = { .type = HMM_DEVMEM_PRIVATE, .frames = 8,
+					      .host_frames = true };
+	uint64_t frame;
+
+	away_begin(*state, &options);
+	assert_int_equal(hmm_make_exclusive(away.vram.devmem, fake_addr(P), &frame), 0);
+	fake.hold_queue = true;
+	away_dontneed(P + 1, 1);
+	assert_int_equal(vram_program(&away.vram, P, 1, true), -EBUSY);
+	fake.hold_queue = false;
+	fake_queue_all();
+	away_settle();
+	assert_int_equal(vram_program(&away.vram, P, 1, true), 0);
+	assert_true(away.vram.entry[P].device);
+	hmm_exclusive_release(away.vram.devmem, frame);
+	away_end(true);
+}
+
 static void exclusive_errors(void **state)
 {
 	struct hmm_devmem_options options = { .type = HMM_DEVMEM_PRIVATE, .frames = 1,
@@ -819,6 +840,7 @@ int main(void)
 		TEST(held_frames_are_not_reused),
 		TEST(exclusive_until_released),
 		TEST(exclusive_is_waited_for),
+		TEST(exclusive_in_a_storm),
 		TEST(exclusive_errors),
 		TEST(exclusive_while_replaced),
 		TEST(exclusive_of_any_page),
