@@ -538,7 +538,8 @@ static void nothing_goes(char *p, char *s)
 	expect(copy(p, s, 2), -EAGAIN, 0);
 	expect(zero(p, 2), -EAGAIN, 0);
 	expect(poison(p, 2), -EAGAIN, 0);
-	assert_int_equal(reg_with(&ctx, s, 2), 0); /* REGISTER does not ask */
+	assert_int_equal(reg_with(&ctx, s, 2), 0); /* REGISTER and UNREGISTER do not ask */
+	assert_int_equal(os->ctx_unregister(&ctx, (uintptr_t)s, (uintptr_t)s + 2 * PAGE), 0);
 	assert_int_equal(os->ctx_wake(&ctx, (uintptr_t)p, PAGE), 0);
 	assert_false(page_is(p));
 	assert_int_equal(s[0], 1);
@@ -568,6 +569,23 @@ static void test_pending(void **state)
 		drop(p, 2);
 		drop(s, 2);
 	}
+}
+
+/* ---- what another context has ---- */
+
+/* Refused, before anything of it is done; or taken (Linux before 6.15), and then the context says so. */
+static void test_unregister_of_anothers(void **state)
+{
+	char *p = missing(2);
+	struct os_ctx quiet;
+	int err;
+
+	assert_int_equal(os->quiet_open(&quiet), 0);
+	err = os->ctx_unregister(&quiet, (uintptr_t)p, (uintptr_t)p + 2 * PAGE);
+	assert_int_equal(err, ctx.unregisters_all ? 0 : -EINVAL);
+	assert_int_equal(reg_with(&quiet, p, 2), ctx.unregisters_all ? 0 : -EBUSY);
+	os->quiet_close(&quiet);
+	drop(p, 2);
 }
 
 /* ---- a context that tells nothing ---- */
@@ -760,6 +778,7 @@ int main(int argc, char **argv)
 		IN_CONTEXT(test_zero),
 		IN_CONTEXT(test_poison),
 		IN_CONTEXT(test_pending),
+		IN_CONTEXT(test_unregister_of_anothers),
 		IN_CONTEXT(test_quiet),
 		IN_CONTEXT(test_child),
 		IN_CONTEXT(test_child_changes),

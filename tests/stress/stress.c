@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later OR BSD-2-Clause */
 /*
  * stress [--ops N] [--seconds T] [--threads N] [--seed S] [--pages N] [--inject] [--quiet]
- *	[--scene lost|scatter|open] [--without OP,OP...]
+ *	[--pageout] [--scene lost|scatter|open] [--without OP,OP...]
  *
  * Ends with "N operations, M migrations out, K home, 0 wrong bytes" and 0; 1 with what was
  * wrong; 77 with the reason where device memory cannot be had.
@@ -307,6 +307,7 @@ static void start(struct world *world)
 
 static int stress(const struct stress_options *options)
 {
+	unsigned long long swapped;
 	uint64_t out, home, ops;
 	struct world *world;
 	int err = world_open(&world, options);
@@ -324,12 +325,15 @@ static int stress(const struct stress_options *options)
 	/* One in so many system calls. */
 	if (world->inject)
 		inject_rate(40);
+	if (options->pageout)
+		pageout_begin();
 	start(world);
 	wait_for_ops(world, options);
 	world->stop = true;
 	for (unsigned i = 0; i < world->threads; i++)
 		pthread_join(world->worker[i].thread, NULL);
 	fork_reap(&world->worker[0], true);
+	swapped = options->pageout ? pageout_end() : 0;
 	check_all(world, "the CPU at the end");
 	racy_end(world);
 	inject_rate(0);
@@ -348,8 +352,10 @@ static int stress(const struct stress_options *options)
 	       (unsigned long long)world->refused);
 	printf("%llu operations, %llu migrations out, %llu home, 0 wrong bytes\n",
 	       (unsigned long long)ops, (unsigned long long)out, (unsigned long long)home);
-	if (!out || !home || (world->inject && !inject_count())) {
-		printf("but nothing was migrated, or no failure injected: this tested "
+	if (options->pageout)
+		printf("%llu pages went to swap\n", swapped);
+	if (!out || !home || (world->inject && !inject_count()) || (options->pageout && !swapped)) {
+		printf("but nothing was migrated, no failure injected or nothing swapped: this tested "
 		       "nothing\n");
 		return 1;
 	}
@@ -360,7 +366,7 @@ static void usage(void)
 {
 	fprintf(stderr,
 		"stress [--ops N] [--seconds T] [--threads N] [--seed S] [--pages N] "
-		"[--inject] [--quiet] [--scene lost|scatter|open] [--without OP,...]\n");
+		"[--inject] [--quiet] [--pageout] [--scene lost|scatter|open] [--without OP,...]\n");
 	exit(2);
 }
 
@@ -374,6 +380,7 @@ static const struct option long_options[] = {
 	{ "without", required_argument, NULL, 'w' },
 	{ "inject", no_argument, NULL, 'i' },
 	{ "quiet", no_argument, NULL, 'q' },
+	{ "pageout", no_argument, NULL, 'P' },
 	{ NULL, 0, NULL, 0 },
 };
 
@@ -413,6 +420,9 @@ static struct stress_options parse(int argc, char **argv)
 			break;
 		case 'q':
 			o.quiet = true;
+			break;
+		case 'P':
+			o.pageout = true;
 			break;
 		default:
 			usage();

@@ -4,6 +4,7 @@
  *
  *	stress.c    options, threads, the last line
  *	watch.c     who hangs, and what was wrong
+ *	pageout.c   all of it goes to swap, again and again
  *	area.c      memory whose every byte is known, and how it looks
  *	dev.c       the test device; engine.c its copy engine, which may die
  *	ops_*.c     the operations; racy.c those without a lock
@@ -157,6 +158,11 @@ void fail_to(char *text, size_t size);
 /* A stack that never moves, for pthread_attr_setstack(). */
 int thread_on_fixed_stack(pthread_t *thread, void *(*fn)(void *), void *arg);
 
+/* ---- pageout.c ---- */
+void pageout_begin(void);
+/* How many pages have gone to swap since. */
+unsigned long long pageout_end(void);
+
 /* ---- inject.c, inject_none.c ---- */
 bool inject_there(void);
 /* One in `rate` of the calls that can fail does; 0: none. */
@@ -171,7 +177,7 @@ void inject_arena(unsigned nth);
 struct stress_options {
 	uint64_t ops, seed;
 	unsigned threads, seconds, pages;
-	bool inject, quiet;
+	bool inject, quiet, pageout;
 	const char *scene;
 	const char *without; /* operations not to do, by name, between commas */
 };
