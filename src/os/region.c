@@ -78,6 +78,8 @@ void *live_region_map(size_t length)
 		region = NULL;
 	} else {
 		trim(outer, size, start, inner);
+		arena_edge(start - OS_PAGE_SIZE);
+		arena_edge(start + inner);
 	}
 changed:
 	arena_changed();

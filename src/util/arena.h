@@ -60,9 +60,12 @@ void arena_never_wait(void);
  * Zeroed memory in an adopted mapping of its own, rounded up to pages; NULL: no memory, or
  * the table is full. An inaccessible page lies on either side, owned as well: without it
  * the kernel merges the mapping with the program's memory beside it into one VMA, and whoever
- * then asks arena_owns() about that VMA is told that the program's memory is ours.
+ * then asks arena_owns() about that VMA is told that the program's memory is ours. Nor are these pages merged
+ * with inaccessible memory of the program's.
  */
 void *arena_map(size_t size);
+/* Of an inaccessible page that is owned. */
+void arena_edge(uintptr_t page);
 /* `size` as given to arena_map. NULL is allowed. */
 void arena_unmap(void *memory, size_t size);
 

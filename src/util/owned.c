@@ -163,6 +163,12 @@ static size_t whole_pages(size_t size)
 	return (size + !size + PAGE - 1) & ~(PAGE - 1);
 }
 
+/* Not dumped, for it is empty; so it is not merged with a reservation of the program's beside it, which is. */
+void arena_edge(uintptr_t page)
+{
+	madvise((void *)page, PAGE, MADV_DONTDUMP);
+}
+
 void *arena_map(size_t size)
 {
 	size_t inner = whole_pages(size);
@@ -179,6 +185,10 @@ void *arena_map(size_t size)
 		munmap(outer, inner + 2 * PAGE);
 	else
 		memory = outer + PAGE;
+	if (memory) {
+		arena_edge((uintptr_t)outer);
+		arena_edge((uintptr_t)memory + inner);
+	}
 changed:
 	arena_changed();
 	return memory;

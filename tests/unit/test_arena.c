@@ -507,10 +507,20 @@ static void mappings_change_one_at_a_time(void **state)
 /* The edges are ours, too: what lies beside us is not registered across them. */
 static void edges_are_owned(void **state)
 {
-	char *memory = arena_map(3 * PAGE);
+	char *memory = arena_map(3 * PAGE), *reserved;
+	uintptr_t start, end;
 
 	assert_non_null(memory);
 	assert_true(owns(memory - PAGE, PAGE) && owns(memory + 3 * PAGE, PAGE));
+	/* A reservation that comes beside it stays a mapping of its own. */
+	reserved = mmap(memory - 3 * PAGE, 2 * PAGE, PROT_NONE,
+			MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1, 0);
+	if (reserved == memory - 3 * PAGE) {
+		assert_true(vma_at((uintptr_t)reserved, &start, &end));
+		assert_int_equal(end, (uintptr_t)memory - PAGE);
+	}
+	if (reserved != MAP_FAILED)
+		munmap(reserved, 2 * PAGE);
 	arena_unmap(memory, 3 * PAGE);
 	assert_false(owns(memory - PAGE, 5 * PAGE));
 }
