@@ -295,7 +295,8 @@ static int put_next(struct hmm_transfer *t)
 	}
 	if (err == -EAGAIN || err == -ENOMEM)
 		return -EAGAIN;
-	parked_forget(hmm, t->ctx, page->addr, page->addr + n * PAGE);
+	if (t->devmem->options.type != HMM_DEVMEM_COHERENT)
+		parked_forget(hmm, t->ctx, page->addr, page->addr + n * PAGE);
 	if (err) { /* there is no such place any more, or a guard page */
 		page->is = PAGE_DROPPED;
 		page->number = 0;

@@ -422,7 +422,8 @@ static int return_next(struct hmm_transfer *t)
 		err = coherent(t) ? 0 : arrive_put(hmm, t->ctx, page, placed_row(t), &n);
 		if (err == -EAGAIN)
 			return err;
-		parked_forget(hmm, t->ctx, page->addr, page->addr + n * PAGE);
+		if (!coherent(t)) /* nothing was put there, and nobody woken */
+			parked_forget(hmm, t->ctx, page->addr, page->addr + n * PAGE);
 		if (err) /* no such place any more, or a guard page on it */
 			hmm->os->ctx_wake(&hmm->os_ctx[t->ctx], page->addr, PAGE);
 		if (err || page->left)

@@ -411,7 +411,7 @@ void pager_turn(struct hmm *hmm);
 int64_t pager_timeout(struct hmm *hmm);
 /* MOVE, COPY, ... said EAGAIN: try again when what is pending was read. */
 void pager_again(struct hmm *hmm);
-/* Who waited for [start, end) of a context was woken by what put pages there. (Who waits at the same place
+/* Who waited for [start, end) of a context was woken by what put pages there: only then. (Who waits at the same place
  * of another context's, which was there before, was not.) */
 void parked_forget(struct hmm *hmm, unsigned ctx, uintptr_t start, uintptr_t end);
 

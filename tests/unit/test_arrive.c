@@ -79,6 +79,26 @@ static void who_waited_for_what_was_there_goes_on(void **state)
 	away_end(true);
 }
 
+/* A coherent page comes home without being put anywhere: who waits at a hole there is not woken by that. */
+static void who_waits_at_a_coherent_hole_goes_on(void **state)
+{
+	struct hmm_devmem_options options = { .type = HMM_DEVMEM_COHERENT,
+					      .frames = VRAM_FRAMES };
+
+	away_begin(*state, &options);
+	away_dontneed(P, 1);
+	away_settle();
+	away_move(A, LEN);
+	fake_refuse(FAKE_OP_ZERO, fake_addr(P), -EAGAIN, 1);
+	away_read(P);
+	fake_reader();
+	assert_true(away.cpu[0].waiting);
+	assert_true(to_host(P, 1) >= 0);
+	away_settle();
+	assert_false(away.cpu[0].waiting);
+	away_end(true);
+}
+
 /* A system call, too. */
 static void copies_of_the_library_wait(void **state)
 {
@@ -813,6 +833,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		TEST(everybody_who_waits_goes_on),
 		TEST(who_waited_for_what_was_there_goes_on),
+		TEST(who_waits_at_a_coherent_hole_goes_on),
 		TEST(copies_of_the_library_wait),
 		TEST(neighbours_come_too),
 		TEST(waits_for_the_driver),
