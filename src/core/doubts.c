@@ -22,6 +22,49 @@ void doubts_add(struct pager *pager, unsigned ctx, uintptr_t start, uintptr_t en
 	pager->doubt[pager->doubts++] = (struct doubt){ .start = start, .end = end, .ctx = ctx };
 }
 
+static void add_part(struct pager *pager, struct doubt whole, uintptr_t start, uintptr_t end)
+{
+	whole.start = start;
+	whole.end = end;
+	if (start < end)
+		pager->doubt[pager->doubts++] = whole;
+}
+
+static void sweep(struct pager *pager)
+{
+	unsigned kept = 0;
+
+	for (unsigned i = 0; i < pager->doubts; i++)
+		if (pager->doubt[i].start < pager->doubt[i].end)
+			pager->doubt[kept++] = pager->doubt[i];
+	pager->doubts = kept;
+}
+
+enum change { EXCUSE, ACCUSE, END };
+
+/* What of the doubts lies in [start, end), and no more. */
+static void change(struct pager *pager, unsigned ctx, uintptr_t start, uintptr_t end,
+		   enum change what)
+{
+	unsigned n = pager->doubts;
+
+	for (unsigned i = 0; i < n && pager->doubts + 2 <= DOUBTS; i++) {
+		struct doubt *d = &pager->doubt[i], whole = *d;
+
+		if (d->ctx != ctx || d->start >= end || d->end <= start ||
+		    (what != END && d->excused == (what == EXCUSE)))
+			continue;
+		d->start = whole.start > start ? whole.start : start;
+		d->end = whole.end < end ? whole.end : end;
+		add_part(pager, whole, whole.start, d->start);
+		add_part(pager, whole, d->end, whole.end);
+		d->excused = what == EXCUSE;
+		if (what == END)
+			d->end = d->start;
+	}
+	sweep(pager);
+}
+
 /*
  * What a REMAP that is read after the doubt was made has brought was MISSING before, if anything of it is
  * away, and our REGISTER has changed nothing there. (Unless it has been replaced again by then:
@@ -29,38 +72,18 @@ void doubts_add(struct pager *pager, unsigned ctx, uintptr_t start, uintptr_t en
  */
 void doubts_excuse(struct hmm *hmm, unsigned ctx, uintptr_t start, uintptr_t end)
 {
-	struct pager *pager = hmm->pager;
-	unsigned n = pager->doubts;
-
-	for (unsigned i = 0; i < n && pager->doubts + 2 <= DOUBTS; i++) {
-		struct doubt *d = &pager->doubt[i], whole = *d;
-
-		if (d->ctx != ctx || d->excused || d->start >= end || d->end <= start)
-			continue;
-		d->excused = true;
-		if (whole.start < start) {
-			d->start = start;
-			pager->doubt[pager->doubts] = whole;
-			pager->doubt[pager->doubts++].end = start;
-		}
-		if (whole.end > end) {
-			d->end = end;
-			pager->doubt[pager->doubts] = whole;
-			pager->doubt[pager->doubts++].start = end;
-		}
-	}
+	change(hmm->pager, ctx, start, end, EXCUSE);
 }
 
 void doubts_accuse(struct hmm *hmm, unsigned ctx, uintptr_t start, uintptr_t end)
 {
-	struct pager *pager = hmm->pager;
+	change(hmm->pager, ctx, start, end, ACCUSE);
+}
 
-	for (unsigned i = 0; i < pager->doubts; i++) {
-		struct doubt *d = &pager->doubt[i];
-
-		if (d->ctx == ctx && d->start < end && d->end > start)
-			d->excused = false;
-	}
+void doubts_end(struct hmm *hmm, unsigned ctx, uintptr_t start, uintptr_t end)
+{
+	if (hmm->pager->doubts && !judging(hmm, start, end))
+		change(hmm->pager, ctx, start, end, END);
 }
 
 void doubts_settle(struct hmm *hmm)

@@ -189,6 +189,9 @@ static int take_row(struct hmm_transfer *t)
 		return 0;
 	}
 	err = move_row(t, n, &moved);
+	if (moved)
+		doubts_end(hmm, t->ctx, t->page[t->next].addr,
+			   t->page[t->next + moved - 1].addr + PAGE);
 	/* Something touched the buffer: it goes, and the next try finds it empty. */
 	if (err == -EEXIST && !trash(hmm, t->page[t->next].host + moved * PAGE, PAGE))
 		err = -EAGAIN;

@@ -213,11 +213,34 @@ int missing_register(struct hmm *hmm, unsigned ctx, uintptr_t start, uintptr_t e
 	return err;
 }
 
-/* Without room for it what is left is registered again when it is needed. */
+/* Is it said already? */
+static bool is_known(const struct pager *pager, const struct missing *what)
+{
+	for (unsigned i = 0; i < pager->missing_n; i++) {
+		const struct missing *m = &pager->missing[i];
+
+		if (m->ctx == what->ctx && m->start <= what->start && m->end >= what->end &&
+		    (m->sure || !what->sure))
+			return true;
+	}
+	return false;
+}
+
+/* Where there is no room for it, in the place of something unsure; nothing moves: the list is being walked.
+ * What finds no place at all is registered again when it is needed. */
 static void add_rest(struct pager *pager, struct missing rest)
 {
-	if (rest.start < rest.end && pager->missing_n < MISSING_VMAS)
+	if (rest.start >= rest.end || is_known(pager, &rest))
+		return;
+	if (pager->missing_n < MISSING_VMAS) {
 		pager->missing[pager->missing_n++] = rest;
+		return;
+	}
+	for (unsigned i = 0; rest.sure && i < MISSING_VMAS; i++)
+		if (!pager->missing[i].sure) {
+			pager->missing[i] = rest;
+			return;
+		}
 }
 
 /* Take [start, end) out of the list; or keep it there, unsure. */
@@ -249,6 +272,12 @@ static void take_out(struct pager *pager, unsigned ctx, uintptr_t start, uintptr
 void missing_forget(struct hmm *hmm, unsigned ctx, uintptr_t start, uintptr_t end)
 {
 	take_out(hmm->pager, ctx, start, end, false);
+}
+
+void missing_give_up(struct hmm *hmm, unsigned ctx, uintptr_t start, uintptr_t end)
+{
+	add_rest(hmm->pager, (struct missing){ .start = start, .end = end, .ctx = ctx,
+					       .given_up = true });
 }
 
 void missing_touched(struct hmm *hmm, unsigned ctx, uintptr_t start, uintptr_t end)

@@ -360,14 +360,15 @@ static int make(struct hmm *hmm)
 	for (unsigned i = 0; pager->transfer && i < TRANSFERS; i++) {
 		pager->transfer[i].hmm = hmm;
 		pager->transfer[i].index = i;
+		/* One is for forks, of which the reader may read as soon as there is a pager. */
+		pager->transfer[i].state = i ? TRANSFER_FREE : TRANSFER_CLAIMED;
 	}
+	pager->fork_transfer = pager->transfer;
 	/* What was read before nobody has noted: all of it may be unsettled. */
 	pager->removes = 1;
 	pager->unsettled[0] = (struct unsettled){ .end = UINTPTR_MAX, .number = 1 };
 	pager->unsettled_n = 1;
 	if (!err && publish(hmm, pager)) {
-		/* Before the first devmem nobody forks with anything away. */
-		pager->fork_transfer = transfer_claim(hmm);
 		hmm->os->populate(pager->fresh, pager->fresh + FORK_PAGES * PAGE, true);
 		if (helper_start(hmm))
 			hmm_log(HMM_LOG_WARN, "no thread or memory to get through storms of madvise "

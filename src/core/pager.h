@@ -312,7 +312,7 @@ struct moved {
 };
 
 #define MISSING_VMAS 256u
-#define DOUBTS 64u
+#define DOUBTS 256u
 /* So many come of registering; the rest is for what an excuse cuts (doubts.c). */
 #define DOUBTS_NEW 32u
 
@@ -328,6 +328,7 @@ struct missing {
 	uintptr_t start, end;
 	unsigned ctx;
 	bool sure;	     /* no: an event has touched it; it may be MISSING still */
+	bool given_up;	     /* by the mirror, when that was not possible: plain, MISSING or not */
 	uint64_t home_since; /* ns; 0: something is away */
 	uint64_t known;	     /* registering_now(), before it was found to be MISSING */
 };
@@ -519,6 +520,8 @@ void missing_moved(struct hmm *hmm, unsigned ctx, const struct os_msg *msg);
 /* What is registered MISSING, and was before something else has been registered there (`known`). */
 void missing_note(struct pager *pager, unsigned ctx, uintptr_t start, uintptr_t end,
 		  uint64_t known);
+/* Something that is registered, MISSING or not, and shall be plain. */
+void missing_give_up(struct hmm *hmm, unsigned ctx, uintptr_t start, uintptr_t end);
 /* Is nothing of it away, or on its way? */
 bool missing_nothing(struct hmm *hmm, uintptr_t start, uintptr_t end);
 
@@ -532,6 +535,8 @@ void doubts_settle(struct hmm *hmm);
 /* A REMAP to, and an UNMAP or a REMAP from, that was read: what is there is not in doubt, or is again. */
 void doubts_excuse(struct hmm *hmm, unsigned ctx, uintptr_t start, uintptr_t end);
 void doubts_accuse(struct hmm *hmm, unsigned ctx, uintptr_t start, uintptr_t end);
+/* Something was moved from there, so no change was pending: it is what was registered. */
+void doubts_end(struct hmm *hmm, unsigned ctx, uintptr_t start, uintptr_t end);
 /* Does MISSING prove here that the VMA is the one that was registered? */
 bool doubts_none_at(const struct hmm *hmm, unsigned ctx, uintptr_t page);
 

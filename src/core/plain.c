@@ -40,28 +40,50 @@ static bool may_unregister(struct hmm *hmm, unsigned ctx)
 	const struct os_ctx *os_ctx = &hmm->os_ctx[ctx];
 
 	return doubts_have_room(hmm->pager) &&
-	       (!os_ctx->unregisters_all || others_are_home(hmm, ctx)) &&
+	       (!os_ctx->unregisters_all || (!hmm->pager->aside_n && others_are_home(hmm, ctx))) &&
 	       !hmm->os->ctx_probe(os_ctx);
 }
 
-/* As it was: private anonymous memory, whatever it is by now. */
-static void register_again(struct hmm *hmm, unsigned ctx, uintptr_t start, uintptr_t end,
+/*
+ * Not MISSING where the pager has data of its own (as in may_be_missing(), missing.c). The library's can come
+ * there until it is done.
+ */
+static void register_piece(struct hmm *hmm, unsigned ctx, uintptr_t start, uintptr_t end,
 			   uint64_t known)
 {
 	const struct os_ctx *os_ctx = &hmm->os_ctx[ctx];
-	uintptr_t at = start;
-	struct os_vma vma;
 
-	for (; at < end && !hmm->os->vma_find_fast(&hmm->reader_mm, at, &vma) && vma.start < end;
-	     at = vma.end) {
-		uintptr_t low = vma.start > start ? vma.start : start;
-		uintptr_t high = vma.end < end ? vma.end : end;
-
-		if (!vma.shared && !vma.inode && !arena_owns(low, high) &&
-		    !hmm->os->ctx_register_missing(os_ctx, low, high))
-			missing_note(hmm->pager, ctx, low, high, known);
+	if (arena_owns(start, end))
+		return;
+	if (hmm->os->critical(start, end))
+		hmm->os->ctx_register(os_ctx, start, end);
+	else if (!hmm->os->ctx_register_missing(os_ctx, start, end))
+		missing_note(hmm->pager, ctx, start, end, known);
+	if (arena_owns(start, end)) {
+		hmm->os->ctx_unregister(os_ctx, start, end);
+		missing_forget(hmm, ctx, start, end);
 	}
-	if (hmm->os->ctx_probe(os_ctx))
+}
+
+/* As it was: private anonymous memory, whatever it is by now. All of it where that cannot be told. */
+static void register_again(struct hmm *hmm, unsigned ctx, uintptr_t start, uintptr_t end,
+			   uint64_t known)
+{
+	uintptr_t at = start;
+
+	while (at < end) {
+		struct os_vma vma = { .start = at, .end = end };
+		int err = hmm->os->vma_find_fast(&hmm->reader_mm, at, &vma);
+
+		if (err == -ENOENT || vma.start >= end)
+			break;
+		if (vma.start < at)
+			vma.start = at;
+		at = vma.end;
+		if (!vma.shared && !vma.inode)
+			register_piece(hmm, ctx, vma.start, at < end ? at : end, known);
+	}
+	if (hmm->os->ctx_probe(&hmm->os_ctx[ctx]))
 		doubts_add(hmm->pager, ctx, start, end);
 }
 
@@ -81,9 +103,13 @@ static int unregister(struct hmm *hmm, unsigned ctx, uintptr_t start, uintptr_t 
 
 int plain_if_home(struct hmm *hmm, unsigned ctx, uintptr_t start, uintptr_t end)
 {
-	if (!missing_nothing(hmm, start, end) || !may_unregister(hmm, ctx))
-		return -EBUSY;
-	return unregister(hmm, ctx, start, end);
+	int err = -EBUSY;
+
+	if (missing_nothing(hmm, start, end) && may_unregister(hmm, ctx))
+		err = unregister(hmm, ctx, start, end);
+	if (err)
+		missing_give_up(hmm, ctx, start, end);
+	return err;
 }
 
 /* ---- what has been home for a while ---- */
@@ -107,12 +133,14 @@ static bool is_ours(struct hmm *hmm, unsigned ctx, const struct os_vma *piece)
 	return belongs(hmm, ctx, piece->start);
 }
 
-static bool is_missing(struct hmm *hmm, unsigned ctx, uintptr_t page)
+static bool is_to_be_plain(struct hmm *hmm, const struct missing *m)
 {
 	unsigned flags;
 
-	return belongs(hmm, ctx, page) && !hmm->os->vma_flags(page, &flags) &&
-	       (flags & OS_VMA_MISSING);
+	if (!belongs(hmm, m->ctx, m->start))
+		return false;
+	return m->given_up ||
+	       (!hmm->os->vma_flags(m->start, &flags) && (flags & OS_VMA_MISSING));
 }
 
 /*
@@ -127,7 +155,10 @@ static bool try_plain(struct hmm *hmm, const struct missing *m)
 	struct os_vma vma;
 
 	if (hmm->os->vma_find(&hmm->reader_mm, m->start, &vma) || vma.start > m->start ||
-	    (!m->sure && !is_missing(hmm, m->ctx, m->start))) {
+	    (!m->sure && !is_to_be_plain(hmm, m))) {
+		/* Or it has moved on, which is not read yet. */
+		if (hmm->os->ctx_probe(&hmm->os_ctx[m->ctx]))
+			return false;
 		missing_forget(hmm, m->ctx, m->start, m->end);
 		return true;
 	}

@@ -5,26 +5,11 @@
  *
  * The program's mremap of the whole fails (EFAULT) when its pages differ here.
  */
-#include "device.h"
-#include "vram.h"
+#include "whole.h"
 
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-
-#include <cmocka.h>
-
-#include <errno.h>
-#include <sys/mman.h>
-
-#include "core/pager.h"
 #include "util/arena.h"
 
-#define RW (PROT_READ | PROT_WRITE)
-
 static struct device device;
-static struct vram vram;
 
 static void begin(struct hmm *hmm)
 {
@@ -35,16 +20,6 @@ static void end(void)
 {
 	fake_forget();
 	device_close(&device);
-}
-
-/* Are pages [page, page + n) one VMA for mremap? */
-static void is_whole(unsigned page, unsigned n, bool registered)
-{
-	for (unsigned i = page; i < page + n; i++) {
-		assert_int_equal(fake_ctx_of(i), fake_ctx_of(page));
-		assert_int_equal(fake.page[i].missing, fake.page[page].missing);
-	}
-	assert_int_equal(fake_ctx_of(page) != FAKE_NO_CTX, registered);
 }
 
 /* ---- what the program does in between ---- */
@@ -77,17 +52,6 @@ static int maps_beside(void *arg)
 static int protects_back(void *arg)
 {
 	fake_protect(10, 8, RW);
-	return 0;
-}
-
-/* In place, by mremap: it keeps its registration, and nothing tells. */
-static int grows(void *arg)
-{
-	for (unsigned i = 14; i < 18; i++) {
-		fake_map(i, 1, FAKE_ANON, RW);
-		fake.page[i].ctx = fake.page[10].ctx;
-		fake.page[i].missing = fake.page[10].missing;
-	}
 	return 0;
 }
 
@@ -328,43 +292,6 @@ static void one_piece_is_watched(void **state)
 
 /* ---- registered for missing pages, and back ---- */
 
-static void fill(unsigned page, unsigned n)
-{
-	for (unsigned i = page; i < page + n; i++)
-		fake_write_page(i, 100 + i);
-}
-
-static void goes_away(unsigned page, unsigned n)
-{
-	assert_int_equal(hmm_migrate_to_device(vram.devmem, fake_addr(page), n * PAGE), n);
-	assert_true(fake.page[page].missing);
-}
-
-static void comes_home(struct hmm *hmm)
-{
-	hmm_migrate_to_host(hmm, fake_addr(0), 40 * PAGE);
-	for (unsigned i = 0; i < 20; i++) {
-		fake.clock += 100000000;
-		fake_settle();
-	}
-}
-
-static void missing_begins(struct hmm *hmm, fake_action action)
-{
-	vram_open(&vram, hmm, NULL);
-	fake_map(10, 4, FAKE_ANON, RW);
-	fill(10, 4);
-	if (action)
-		fake_at(FAKE_OP_REGISTER_MISSING, FAKE_BEFORE, -1, 1, action, NULL);
-	goes_away(10, 4);
-}
-
-static void missing_ends(void)
-{
-	fake_forget();
-	vram_close(&vram);
-}
-
 static void grown_while_it_goes_away(void **state)
 {
 	missing_begins(*state, grows);
@@ -383,15 +310,6 @@ static void grown_while_it_is_away(void **state)
 	fill(14, 4);
 	goes_away(14, 4);
 	is_whole(10, 8, true);
-	comes_home(*state);
-	is_whole(10, 8, false);
-	missing_ends();
-}
-
-static void grown_while_it_becomes_plain(void **state)
-{
-	missing_begins(*state, NULL);
-	fake_at(FAKE_OP_UNREGISTER, FAKE_BEFORE, -1, 1, grows, NULL);
 	comes_home(*state);
 	is_whole(10, 8, false);
 	missing_ends();
@@ -443,27 +361,6 @@ static void one_piece_is_left(void **state)
 	missing_ends();
 }
 
-/* Pages 1000 to 1003, above all else: there is room; and four that are away, of the same context. */
-static unsigned away_beside_1000(struct hmm *hmm)
-{
-	unsigned from = 40;
-
-	vram_open(&vram, hmm, NULL);
-	fake_map(1000, 4, FAKE_ANON, RW);
-	fill(1000, 4);
-	assert_int_equal(vram_look(&vram, 1000, 4), 0);
-	for (;; from += 10) {
-		assert_true(from < 40 + 20 * CONTEXTS);
-		fake_map(from, 4, FAKE_ANON, RW);
-		fill(from, 4);
-		assert_int_equal(vram_look(&vram, from, 4), 0);
-		if (fake_ctx_of(from) == fake_ctx_of(1000))
-			break;
-	}
-	goes_away(from, 4);
-	return from;
-}
-
 static int moves_into_the_room(void *arg)
 {
 	fake_remap(*(unsigned *)arg, 1016, 4, false);
@@ -488,12 +385,6 @@ static void what_moves_into_the_room_keeps_its_pages(void **state)
 	missing_ends();
 }
 
-static int moves_over_it(void *arg)
-{
-	fake_remap(*(unsigned *)arg, 1000, 4, false);
-	return 0;
-}
-
 /* Moved onto the very mapping that is registered: the same, and it was MISSING before. */
 static void what_moves_over_it_keeps_its_pages(void **state)
 {
@@ -504,132 +395,6 @@ static void what_moves_over_it_keeps_its_pages(void **state)
 	fake_settle();
 	for (unsigned i = 0; i < 4; i++)
 		assert_int_equal(fake_read_page(1000 + i), 100 + from + i);
-	missing_ends();
-}
-
-/*
- * Moved onto a mapping that goes back to plain at this moment: it keeps its registration, and so its pages
- * (G5). The same where the mirror gives it up (`trims`).
- */
-static void moves_onto_what_becomes_plain(struct hmm *hmm, bool trims)
-{
-	unsigned from = away_beside_1000(hmm);
-	struct request trim = { .kind = REQUEST_TRIM, .start = fake_addr(1000),
-				.end = fake_addr(1004), .number = (unsigned)fake_ctx_of(1000) };
-
-	goes_away(1000, 4);
-	hmm_migrate_to_host(hmm, fake_addr(1000), 4 * PAGE);
-	fake_at(FAKE_OP_UNREGISTER, FAKE_BEFORE, -1, 1, moves_over_it, &from);
-	if (trims)
-		assert_int_equal(request_do(hmm, &trim), -EBUSY);
-	for (unsigned i = 0; i < 20 && !trims; i++) {
-		fake.clock += 100000000;
-		fake_settle();
-	}
-	fake_settle();
-	assert_int_equal(fake.calls[FAKE_OP_UNREGISTER], 1);
-	assert_true(fake.page[1000].missing);
-	for (unsigned i = 0; i < 4; i++)
-		assert_int_equal(fake_read_page(1000 + i), 100 + from + i);
-	comes_home(hmm);
-	is_whole(1000, 4, false);
-	missing_ends();
-}
-
-static void what_moves_onto_plain_keeps_its_pages(void **state)
-{
-	moves_onto_what_becomes_plain(*state, false);
-}
-
-static void what_moves_onto_what_is_given_up_keeps_its_pages(void **state)
-{
-	moves_onto_what_becomes_plain(*state, true);
-}
-
-static int moves_over_it_and_ends(void *arg)
-{
-	fake_remap(*(unsigned *)arg, 1000, 4, false);
-	fake_unmap(1000, 4);
-	fake_map(1000, 4, FAKE_ANON, RW);
-	return 0;
-}
-
-/* But what has come after that it is not: no byte of it comes back there. */
-static void what_comes_after_it_is_new(void **state)
-{
-	unsigned from = away_beside_1000(*state);
-
-	goes_away(1000, 4);
-	hmm_migrate_to_host(*state, fake_addr(1000), 4 * PAGE);
-	fake_at(FAKE_OP_UNREGISTER, FAKE_BEFORE, -1, 1, moves_over_it_and_ends, &from);
-	for (unsigned i = 0; i < 20; i++) {
-		fake.clock += 100000000;
-		fake_settle();
-	}
-	for (unsigned i = 0; i < 4; i++)
-		assert_int_equal(fake_read_page(1000 + i), 0);
-	comes_home(*state);
-	missing_ends();
-}
-
-/* What has been moved when something of it was away goes back to plain when all is home. */
-static void what_was_moved_becomes_plain(void **state)
-{
-	missing_begins(*state, NULL);
-	fake_remap(10, 30, 4, false);
-	fake_settle();
-	assert_true(fake.page[30].missing);
-	for (unsigned i = 0; i < 4; i++)
-		assert_int_equal(fake_read_page(30 + i), 110 + i);
-	comes_home(*state);
-	is_whole(30, 4, false);
-	missing_ends();
-}
-
-/* And what a munmap told of that failed (mseal). */
-static void what_stayed_becomes_plain(void **state)
-{
-	missing_begins(*state, NULL);
-	fake_unmap_fails(10, 4);
-	fake_settle();
-	for (unsigned i = 10; i < 14; i++)
-		assert_int_equal(fake_read_page(i), 100 + i);
-	comes_home(*state);
-	is_whole(10, 4, false);
-	missing_ends();
-}
-
-static int another_moves_over_it(void *arg)
-{
-	fake_remap(40, 1000, 4, false);
-	return 0;
-}
-
-/* Another context's: the kernel refuses, or, before Linux 6.15, nothing is unregistered while it has anything
- * away. */
-static void what_another_moves_onto_plain_keeps_its_pages(void **state)
-{
-	bool old = fake.unregisters_all;
-
-	vram_open(&vram, *state, NULL);
-	fake_map(1000, 4, FAKE_ANON, RW);
-	fake_map(40, 4, FAKE_ANON, RW);
-	fill(1000, 4);
-	fill(40, 4);
-	goes_away(1000, 4);
-	goes_away(40, 4);
-	assert_int_not_equal(fake_ctx_of(40), fake_ctx_of(1000));
-	hmm_migrate_to_host(*state, fake_addr(1000), 4 * PAGE);
-	fake_at(FAKE_OP_UNREGISTER, FAKE_BEFORE, -1, 1, another_moves_over_it, NULL);
-	for (unsigned i = 0; i < 20; i++) {
-		fake.clock += 100000000;
-		fake_settle();
-	}
-	assert_int_equal(fake.calls[FAKE_OP_UNREGISTER], !old);
-	for (unsigned i = 0; i < 4; i++)
-		assert_int_equal(fake_read_page((old ? 40 : 1000) + i), 140 + i);
-	comes_home(*state);
-	is_whole(1000, 4, false);
 	missing_ends();
 }
 
@@ -705,14 +470,6 @@ static void what_was_registered_lately(void **state)
 	assert_true(registering_since(hmm, before, 0, PAGE));
 }
 
-static int setup_old_kernel(void **state)
-{
-	fake_reset();
-	fake.unregisters_all = true;
-	*state = fake_open();
-	return 0;
-}
-
 #define TEST(test) cmocka_unit_test_setup_teardown(test, fake_setup, fake_teardown)
 #define BOTH(test) TEST(test), cmocka_unit_test_setup_teardown(test, fake_setup_no_perf, fake_teardown)
 
@@ -733,19 +490,10 @@ int main(void)
 		TEST(one_piece_is_watched),
 		TEST(grown_while_it_goes_away),
 		TEST(grown_while_it_is_away),
-		TEST(grown_while_it_becomes_plain),
 		TEST(pieces_go_away_together),
 		TEST(one_piece_is_left),
 		TEST(what_moves_into_the_room_keeps_its_pages),
 		TEST(what_moves_over_it_keeps_its_pages),
-		TEST(what_comes_after_it_is_new),
-		TEST(what_was_moved_becomes_plain),
-		TEST(what_stayed_becomes_plain),
-		TEST(what_moves_onto_plain_keeps_its_pages),
-		TEST(what_moves_onto_what_is_given_up_keeps_its_pages),
-		TEST(what_another_moves_onto_plain_keeps_its_pages),
-		cmocka_unit_test_setup_teardown(what_another_moves_onto_plain_keeps_its_pages,
-						setup_old_kernel, fake_teardown),
 		TEST(what_comes_after_is_not_known),
 		TEST(what_was_registered_lately),
 		TEST(what_moves_into_the_room_is_not_ours),
