@@ -139,30 +139,44 @@ static bool serve_at_once(struct gpu *gpu, struct gpu_fault *fault)
 	return true;
 }
 
-static void serve_batch(struct gpu *gpu, struct gpu_fault **batch, unsigned n)
+/* From here on they are their SMs' again. */
+static void answer(struct gpu *gpu, struct gpu_fault **faults, unsigned n)
 {
-	struct gpu_window window = {.gpu = gpu};
 	bool replay = false;
-	unsigned i;
 
-	qsort(batch, n, sizeof(*batch), by_address);
-	for (i = 0; i < n;) {
-		if (serve_at_once(gpu, batch[i]))
-			i++;
-		else if (is_exclusive(gpu, batch[i]))
-			gpu_exclusive_serve(&window, batch[i++]);
-		else
-			i += serve_window(&window, batch + i, n - i);
-	}
 	pthread_mutex_lock(&gpu->faults.lock);
-	for (i = 0; i < n; i++) {
-		replay |= !batch[i]->err;
-		batch[i]->answered = true; /* from here on it is its SM's again */
+	for (unsigned i = 0; i < n; i++) {
+		replay |= !faults[i]->err;
+		faults[i]->answered = true;
 	}
 	pthread_cond_broadcast(&gpu->faults.answered);
 	pthread_mutex_unlock(&gpu->faults.lock);
 	if (replay)
 		atomic_fetch_add(&gpu->count.replays, 1);
+}
+
+/*
+ * What is exclusive is answered at once: its page is locked until the SM has used it, and what serves the
+ * next fault may wait for the worker, or for a fork, which may wait for that page.
+ */
+static void serve_batch(struct gpu *gpu, struct gpu_fault **batch, unsigned n)
+{
+	struct gpu_window window = {.gpu = gpu};
+	unsigned i, from = 0; /* batch[from] to batch[i - 1]: served, to be answered */
+
+	qsort(batch, n, sizeof(*batch), by_address);
+	for (i = 0; i < n;) {
+		if (serve_at_once(gpu, batch[i])) {
+			i++;
+		} else if (is_exclusive(gpu, batch[i])) {
+			gpu_exclusive_serve(&window, batch[i++]);
+			answer(gpu, batch + from, i - from);
+			from = i;
+		} else {
+			i += serve_window(&window, batch + i, n - i);
+		}
+	}
+	answer(gpu, batch + from, n - from);
 }
 
 static void *handler_main(void *arg)

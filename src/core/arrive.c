@@ -98,8 +98,9 @@ static int come(struct hmm_transfer *t, enum transfer_why why)
 	bool coherent = devmem->options.type == HMM_DEVMEM_COHERENT;
 	int err = 0;
 
+	/* What ends at once may have the last slot. */
 	if (!is_host(devmem) && !coherent && !devmem->lost)
-		err = make_fresh(t);
+		err = transfers_fair(devmem, 0) ? make_fresh(t) : -EAGAIN;
 	if (err)
 		return err;
 	t->why = why;

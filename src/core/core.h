@@ -104,6 +104,7 @@ struct hmm {
 	_Atomic unsigned refs;
 	pid_t pid;	   /* who made it */
 	uint64_t cookie;   /* what home says while this process owns the mirror */
+	_Atomic unsigned forking; /* futex: threads in fork(); nothing leaves meanwhile */
 	bool after_fork;   /* made in a child of a process that had one */
 	struct os_mm mm;   /* mm.pid != 0: attached */
 	struct os_mm reader_mm; /* the same in the reader's own table of descriptors */

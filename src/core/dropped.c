@@ -20,7 +20,6 @@
 #include <errno.h>
 
 #include "core/pager.h"
-#include "util/ptable_next.h"
 
 /* An event that devices have heard of when its queue is `done` so far. */
 struct event_id {
@@ -270,54 +269,24 @@ static void clear_destination(struct hmm *hmm, unsigned ctx, uintptr_t start, ui
 			continue;
 		if (!judging(hmm, at, at + PAGE) &&
 		    hmm->os->ctx_probe(&hmm->os_ctx[book_ctx(entry)]) &&
-		    !uhmm_ptable_lookup(&hmm->pager->aside, at) &&
-		    !uhmm_ptable_set(&hmm->pager->aside, at, entry)) {
+		    aside_put(hmm, at, entry, start, end))
 			books_erase(hmm, at);
-			hmm->pager->aside_n++;
-		} else {
+		else
 			drop(hmm, at, entry, (struct event_id){ ctx, number }, true);
-		}
 	}
-}
-
-/* true: the REMAP was of what had been kept aside. */
-static bool rekey_aside(struct hmm *hmm, unsigned ctx, const struct os_msg *msg, uint64_t number)
-{
-	struct pager *pager = hmm->pager;
-	bool some = false;
-	uint64_t entry;
-
-	if (!pager->aside_n)
-		return false;
-	for (uintptr_t at = msg->start; ptable_next(&pager->aside, &at, msg->end, &entry);
-	     at += PAGE) {
-		if (book_ctx(entry) != ctx)
-			continue;
-		uhmm_ptable_clear(&pager->aside, at, at + PAGE);
-		pager->aside_n--;
-		rekey(hmm, at, at - msg->start + msg->to, entry, number);
-		some = true;
-	}
-	return some;
 }
 
 /* All has been read: what is aside still has gone without a trace. */
 static void drop_aside(struct hmm *hmm)
 {
-	struct pager *pager = hmm->pager;
 	uint64_t entry;
 
-	for (uintptr_t at = 0; pager->aside_n &&
-	     ptable_next(&pager->aside, &at, UINTPTR_MAX, &entry); at += PAGE) {
+	for (uintptr_t at = 0; aside_take_gone(hmm, &at, &entry); at += PAGE) {
 		unsigned ctx = book_ctx(entry);
 
-		if (hmm->os->ctx_probe(&hmm->os_ctx[ctx]))
-			continue;
-		uhmm_ptable_clear(&pager->aside, at, at + PAGE);
-		pager->aside_n--;
 		drop(hmm, at, entry, (struct event_id){ ctx, hmm->gate[ctx].queue.pushed }, true);
 	}
-	if (pager->aside_n)
+	if (hmm->pager->aside_n)
 		pager_again(hmm);
 }
 
@@ -332,9 +301,24 @@ static void note_moved(struct hmm *hmm, unsigned ctx, const struct os_msg *msg)
 					.to = msg->to };
 }
 
+/*
+ * To where it has been moved. If something else has an entry there, which clear_destination() has left, it
+ * has moved on from there as well.
+ */
+static void place(struct hmm *hmm, uintptr_t from, uintptr_t to, uint64_t entry, uint64_t number)
+{
+	if (!books_get(hmm, to))
+		rekey(hmm, from, to, entry, number);
+	else if (!aside_put(hmm, to, entry, to, to + PAGE))
+		drop(hmm, from, entry, (struct event_id){ book_ctx(entry), number }, true);
+	else if (books_get(hmm, from) == entry)
+		books_erase(hmm, from);
+}
+
 void dropped_remap(struct hmm *hmm, unsigned ctx, const struct os_msg *msg, uint64_t number)
 {
 	uintptr_t to_end = msg->to + (msg->end - msg->start);
+	bool aside = aside_has(hmm, ctx, msg->start, msg->end);
 	uint64_t entry;
 
 	clear_destination(hmm, ctx, msg->to, to_end, number);
@@ -342,20 +326,13 @@ void dropped_remap(struct hmm *hmm, unsigned ctx, const struct os_msg *msg, uint
 	doubts_excuse(hmm, ctx, msg->to, to_end);
 	note_moved(hmm, ctx, msg);
 	move_unsettled(hmm, msg);
-	if (rekey_aside(hmm, ctx, msg, number)) {
-		judge_add(hmm, ctx, msg->to, to_end, number);
-		return;
-	}
-	for (uintptr_t at = msg->start; books_next(hmm, &at, msg->end, &entry); at += PAGE) {
-		uintptr_t to = at - msg->start + msg->to;
-
-		if (book_ctx(entry) != ctx)
-			continue;
-		if (books_get(hmm, to))
-			drop(hmm, at, entry, (struct event_id){ ctx, number }, true);
-		else
-			rekey(hmm, at, to, entry, number);
-	}
+	/* First what is not aside: where something else has come in its place, that is not of this. */
+	for (uintptr_t at = msg->start; books_next(hmm, &at, msg->end, &entry); at += PAGE)
+		if (book_ctx(entry) == ctx && !(aside && aside_over(hmm->pager, at)))
+			place(hmm, at, at - msg->start + msg->to, entry, number);
+	for (uintptr_t at = msg->start; aside && aside_take(hmm, ctx, &at, msg->end, &entry);
+	     at += PAGE)
+		place(hmm, at, at - msg->start + msg->to, entry, number);
 	judge_add(hmm, ctx, msg->to, to_end, number);
 }
 

@@ -199,9 +199,10 @@ void fork_prepare(struct hmm *hmm)
 {
 	struct request home = { .kind = REQUEST_HOME, .end = UINTPTR_MAX, .fork = true };
 
+	/* Before a pager is looked for: another thread may be making the first one. */
+	atomic_fetch_add(&hmm->forking, 1);
 	if (!hmm->pager)
 		return;
-	atomic_fetch_add(&hmm->pager->forking, 1);
 	home.deadline = hmm->os->now() + FORK_NS;
 	if (request_do(hmm, &home))
 		hmm_log(HMM_LOG_ERROR, "fork: pages of a device did not come home in time: the "
@@ -210,8 +211,6 @@ void fork_prepare(struct hmm *hmm)
 
 void fork_done(struct hmm *hmm)
 {
-	if (!hmm->pager)
-		return;
-	atomic_fetch_sub(&hmm->pager->forking, 1);
-	hmm->os->wake((const uint32_t *)&hmm->pager->forking);
+	atomic_fetch_sub(&hmm->forking, 1);
+	hmm->os->wake((const uint32_t *)&hmm->forking);
 }

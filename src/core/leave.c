@@ -219,7 +219,7 @@ static int take_prepare(struct hmm_transfer *t)
 	struct os_vma vma;
 	int err = check_vma(t, &vma);
 
-	if (!err && hmm->pager->forking)
+	if (!err && hmm->forking)
 		err = -EBUSY;
 	/* Registered MISSING now, the mapping would look like the one that was there before. */
 	if (!err && judging(hmm, vma.start, vma.end))

@@ -16,6 +16,7 @@
 /* Of a thread's stack: its control block. */
 #define STACK_TOP (2 * PAGE)
 #define CALL_NS UINT64_C(10000000000)
+#define FOR_FAULTS (TRANSFERS / 4)
 
 int migrate_check(struct hmm_devmem *devmem)
 {
@@ -64,15 +65,22 @@ struct hmm_transfer *migrate_claim(struct hmm_devmem *devmem, unsigned ctx)
 {
 	struct hmm *hmm = devmem->hmm;
 	struct pager *pager = hmm->pager;
+	uint64_t until = hmm->os->now() + CALL_NS;
 	struct hmm_transfer *t;
 
 	for (;;) {
 		uint32_t freed = pager->freed;
 
 		/* Some are left for faults. */
-		t = transfers_free(hmm) > TRANSFERS / 4 ? transfer_claim(hmm) : NULL;
-		if (t)
+		t = transfers_free(hmm) > FOR_FAULTS && transfers_fair(devmem, 1)
+			    ? transfer_claim(hmm) : NULL;
+		/* Others may have looked at the same moment. */
+		if (t && transfers_free(hmm) >= FOR_FAULTS)
 			break;
+		if (t)
+			transfer_free(t);
+		if (hmm->os->now() > until)
+			return NULL;
 		hmm->os->reader_nudge(hmm->os_ctx); /* it sweeps */
 		hmm->os->wait((const uint32_t *)&pager->freed, freed, 1000000);
 	}
@@ -101,8 +109,8 @@ static void wait_forks(struct hmm *hmm)
 {
 	uint32_t forking;
 
-	while ((forking = hmm->pager->forking))
-		hmm->os->wait((const uint32_t *)&hmm->pager->forking, forking, 10000000);
+	while ((forking = hmm->forking))
+		hmm->os->wait((const uint32_t *)&hmm->forking, forking, 10000000);
 }
 
 /* What comes of the pages that stayed. -EAGAIN: ask again; else why they stay, 0 none. */
@@ -215,6 +223,10 @@ static int move_once(struct hmm_devmem *devmem, const struct os_vma *vma, uintpt
 	if (got <= 0)
 		return got;
 	t = migrate_claim(devmem, ctx);
+	for (int i = 0; !t && i < got; i++)
+		frames_give(devmem, frames[i], 1);
+	if (!t)
+		return -EBUSY;
 	t->exclusive = exclusive != NULL;
 	out.transfer = t;
 	out.after = migrate_tell(t, start, end);
@@ -242,7 +254,7 @@ int migrate_piece(struct hmm_devmem *devmem, const struct os_vma *vma, uintptr_t
 		err = others_home(devmem, start, end);
 		if (!err)
 			err = move_once(devmem, vma, start, end, exclusive);
-		if (err == -ESTALE || !err || (err != -EAGAIN && !hmm->pager->forking))
+		if (err == -ESTALE || !err || (err != -EAGAIN && !hmm->forking))
 			break;
 	}
 	return err == -EAGAIN ? -EBUSY : err;

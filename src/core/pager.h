@@ -16,6 +16,7 @@
  *	helper.c    a thread for what the pager may not do itself
  *	hush.c      getting through a storm of changes
  *	fresh.c     pages to copy home to, made ahead
+ *	aside.c     entries that have moved on already
  *	forked.c    fork: everything home before, the child's copies after a raw clone
  *	missing.c   VMAs that are registered MISSING
  *	doubts.c    MISSING that proves nothing
@@ -220,6 +221,9 @@ bool transfers_cover(const struct hmm *hmm, uintptr_t start, uintptr_t end);
 /* Its driver is gone: what it never ended is over. */
 void transfers_release(struct hmm_devmem *devmem);
 unsigned transfers_free(const struct hmm *hmm);
+/* May the devmem have so many more? No more than half of what others leave: a driver that never ends its
+ * copies takes slots with it. */
+bool transfers_fair(const struct hmm_devmem *devmem, unsigned more);
 /* The pager: what the drivers have said of copies that ended, into the pages. */
 void transfers_judge(struct hmm *hmm);
 /* Do the books say that page i, which is on its way, belongs at its address? */
@@ -311,6 +315,12 @@ struct moved {
 	uintptr_t start, end, to;
 };
 
+#define OVERS 16u
+
+struct span {
+	uintptr_t start, end;
+};
+
 #define MISSING_VMAS 256u
 #define DOUBTS 256u
 /* So many come of registering; the rest is for what an excuse cuts (doubts.c). */
@@ -350,7 +360,6 @@ struct pager {
 	_Atomic uint32_t afters; /* requests that wait for the worker: it nudges the reader */
 	struct hmm_devmem *_Atomic devmem[DEVMEMS];
 	struct hmm_transfer *fork_transfer; /* claimed for good: forked.c */
-	_Atomic unsigned forking;
 	_Atomic uint64_t lost; /* pages, of all devmems */
 
 	/* buffers */
@@ -374,8 +383,10 @@ struct pager {
 	_Atomic uint64_t settled; /* so many of them are known to be over */
 	struct to_judge judge[JUDGE];
 	_Atomic unsigned judging; /* read by every look */
-	struct uhmm_ptable aside; /* entries that have moved on, by a REMAP not read yet */
+	struct uhmm_ptable aside; /* aside.c */
 	uint64_t aside_n;
+	struct span over[OVERS]; /* where something else has come in the place of what is aside */
+	unsigned over_n;
 	struct moved moved[MOVED];
 	unsigned moved_n;
 	struct missing missing[MISSING_VMAS];
@@ -501,6 +512,18 @@ int dropped_strangers(struct hmm *hmm, uintptr_t start, uintptr_t end);
 /* Is what is mapped at a page with an entry of that context another mapping? True as long as no
  * change of the context is pending. */
 bool dropped_replaced(struct hmm *hmm, unsigned ctx, uintptr_t page);
+
+/* ---- aside.c ---- */
+/* The entry of `at` has moved on; what has come in its place covers [start, end). false: there is one, or no
+ * memory. */
+bool aside_put(struct hmm *hmm, uintptr_t at, uint64_t entry, uintptr_t start, uintptr_t end);
+bool aside_has(struct hmm *hmm, unsigned ctx, uintptr_t start, uintptr_t end);
+/* The first one of a context at or above *at and below end, which is there no more. */
+bool aside_take(struct hmm *hmm, unsigned ctx, uintptr_t *at, uintptr_t end, uint64_t *entry);
+/* The same of those whose REMAP must have been read by now. */
+bool aside_take_gone(struct hmm *hmm, uintptr_t *at, uint64_t *entry);
+/* Has something else come there, as long as anything is aside? */
+bool aside_over(const struct pager *pager, uintptr_t page);
 
 /* ---- forked.c ---- */
 void forked_child(struct hmm *hmm, unsigned ctx, int child);

@@ -298,22 +298,35 @@ void requests_after(struct hmm *hmm)
 		hmm->os->reader_nudge(hmm->os_ctx);
 }
 
-/* May it be run? If the mirror dies the worker never comes so far. */
-static bool is_due(const struct hmm *hmm, struct request *r)
+/* Are the reader's descriptors gone, too? Then the kernel has unregistered everything: nothing comes home. */
+static bool is_blind(struct hmm *hmm)
 {
-	if (hmm->side_queue.done >= r->after)
-		return true;
-	if (hmm->dead)
+	bool blind = false;
+
+	for (unsigned i = 0; i < CONTEXTS; i++) {
+		int err = hmm->os->ctx_probe(&hmm->os_ctx[i]);
+
+		blind |= err && err != -EAGAIN;
+	}
+	return blind;
+}
+
+/* May it be run? If the mirror dies the worker never comes so far, and a blind one does nothing at all. */
+static bool is_due(struct hmm *hmm, struct request *r, bool blind)
+{
+	if (blind || (hmm->dead && hmm->side_queue.done < r->after))
 		r->err = -ENODEV;
-	return hmm->dead;
+	return r->err || hmm->side_queue.done >= r->after;
 }
 
 void requests_run(struct hmm *hmm)
 {
+	bool blind = hmm->dead && is_blind(hmm);
+
 	for (unsigned i = 0; i < REQUESTS; i++) {
 		struct request *r = &hmm->pager->request[i];
 
-		if (r->state != REQUEST_POSTED || !is_due(hmm, r))
+		if (r->state != REQUEST_POSTED || !is_due(hmm, r, blind))
 			continue;
 		if (!r->err && run(hmm, r) == -EAGAIN)
 			continue;

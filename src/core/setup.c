@@ -80,6 +80,8 @@ static int take(struct hmm_migrate *m, const struct os_vma *vma, uintptr_t usabl
 	if (err)
 		return err;
 	t = migrate_claim(m->devmem, ctx);
+	if (!t)
+		return -EBUSY;
 	t->steps = true;
 	fill(m, t, usable);
 	take.transfer = back.transfer = t;

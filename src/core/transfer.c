@@ -78,6 +78,21 @@ unsigned transfers_free(const struct hmm *hmm)
 	return n;
 }
 
+bool transfers_fair(const struct hmm_devmem *devmem, unsigned more)
+{
+	const struct pager *pager = devmem->hmm->pager;
+	unsigned own = 0, left = 0;
+
+	for (unsigned i = 0; i < TRANSFERS; i++) {
+		const struct hmm_transfer *t = &pager->transfer[i];
+		uint32_t state = t->state;
+
+		left += state == TRANSFER_FREE;
+		own += state != TRANSFER_FREE && state != TRANSFER_DIRTY && t->devmem == devmem;
+	}
+	return own + more <= (own + left + 1) / 2;
+}
+
 bool transfers_cover(const struct hmm *hmm, uintptr_t start, uintptr_t end)
 {
 	const struct pager *pager = hmm->pager;
@@ -96,7 +111,8 @@ bool transfer_placed(const struct hmm_transfer *t, unsigned i)
 {
 	uintptr_t addr = t->page[i].addr;
 
-	return t->devmem->options.type == HMM_DEVMEM_COHERENT ||
+	/* (Of what a coherent device gets the books say nothing before it has it.) */
+	return (t->out && t->devmem->options.type == HMM_DEVMEM_COHERENT) ||
 	       (books_get(t->hmm, addr) == book_moving(t->ctx, t->index, i) &&
 		!judging(t->hmm, addr, addr + PAGE));
 }

@@ -581,6 +581,53 @@ static void back_to_plain(void **state)
 	}
 }
 
+/* Not all of what has moved on is covered by what came in its place: the rest goes along. */
+static void moved_on_and_partly_covered(void **state)
+{
+	EACH_KIND(k) {
+		away_begin(*state, &kinds[k]);
+		away_move(A, 4);
+		away_move(B, 1);
+		fake.hold_queue = true;
+		away_remap(A, SPAN - 4, 4, false);
+		fake.hold_queue = false;
+		away_remap(B, A, 1, false);
+		fake_reader();
+		away_settle();
+		away_end(true);
+	}
+}
+
+/* Twice: where it has been moved to there is something else already, when that is read. */
+static void moved_on_twice(void **state)
+{
+	EACH_KIND(k)
+		for (unsigned aside = 0; aside < 2; aside++) {
+			away_begin(*state, &kinds[k]);
+			away_map(50, 1);
+			away_settle();
+			away_write(50, 1050);
+			away_settle();
+			away_move(A, 1);
+			away_move(B, 1);
+			away_move(50, 1);
+			fake.hold_queue = true;
+			away_remap(A, 70, 1, false);
+			fake.hold_queue = false;
+			if (aside) {
+				away_remap(B, A, 1, false);
+				fake_reader();
+			}
+			fake.hold_queue = true;
+			away_remap(70, 74, 1, false);
+			fake.hold_queue = false;
+			away_remap(50, 70, 1, false);
+			fake_reader();
+			away_settle();
+			away_end(true);
+		}
+}
+
 static int cannot_look(void *arg)
 {
 	return -EACCES;
@@ -604,11 +651,11 @@ int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, fake_setup, fake_teardown)
 	const struct CMUnitTest tests[] = {
-		TEST(nothing_is_given_up_unseen),
 		TEST(dropped_frames_wait_for_the_worker),
 		TEST(dropped_frames_wait_for_who_holds_them),
 		TEST(dontneed_of_what_is_away),
 		TEST(a_failed_unmap_drops_nothing),
+		TEST(nothing_is_given_up_unseen),
 		TEST(a_new_mapping_at_the_address),
 		TEST(a_new_mapping_that_is_mirrored),
 		TEST(a_new_mapping_in_a_storm),
@@ -621,6 +668,8 @@ int main(void)
 		TEST(a_chain_of_mremaps),
 		TEST(moved_on_by_another_thread),
 		TEST(moved_on_by_the_same_thread),
+		TEST(moved_on_and_partly_covered),
+		TEST(moved_on_twice),
 		TEST(zeros_beside_a_late_remap),
 		TEST(data_written_after_the_zap_stays),
 		TEST(not_zapped_yet),

@@ -154,10 +154,27 @@ static void home_before_fork(void **state)
 	}
 }
 
+/* The first devmem is made while another thread forks: nothing leaves until that is over, and then it does. */
+static void the_first_devmem_during_a_fork(void **state)
+{
+	struct hmm *hmm = *state;
+
+	fork_prepare(hmm);
+	vram_open(&away.vram, hmm, NULL);
+	assert_int_equal(hmm->forking, 1);
+	fork_done(hmm);
+	assert_int_equal(hmm->forking, 0);
+	fake_map(10, 1, FAKE_ANON, RW);
+	fake_write_page(10, 7);
+	assert_int_equal(hmm_migrate_to_device(away.vram.devmem, fake_addr(10), PAGE), 1);
+	vram_close(&away.vram);
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, fake_setup, fake_teardown)
 	const struct CMUnitTest tests[] = {
+		TEST(the_first_devmem_during_a_fork),
 		TEST(fork_read_after_a_later_unmap),
 		TEST(fork_read_late_during_a_transfer),
 		TEST(fork_of_several_contexts),

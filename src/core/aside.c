@@ -1,0 +1,84 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later OR BSD-2-Clause */
+/*
+ * aside - entries that have moved on, by a REMAP that is not read yet.
+ *
+ * Messages of two mremaps can be read in the other order than they happened: what came to a place is
+ * read first, and that place has the entries still of what was there before and had moved on. Those are kept
+ * here, by the address that they moved on from, until their REMAP is read. What has come to that place
+ * meanwhile is not of that REMAP, if it has an entry there or not: so the places are noted, too.
+ */
+#include "core/pager.h"
+#include "util/ptable_next.h"
+
+/* The last one takes all that finds no room: a page more that counts as the newcomer's. */
+static void note_over(struct pager *pager, uintptr_t start, uintptr_t end)
+{
+	struct span *last;
+
+	if (!pager->aside_n)
+		pager->over_n = 0;
+	last = pager->over_n ? &pager->over[pager->over_n - 1] : NULL;
+	if (last && (last->end == start || pager->over_n == OVERS)) {
+		last->start = last->start < start ? last->start : start;
+		last->end = last->end > end ? last->end : end;
+		return;
+	}
+	pager->over[pager->over_n++] = (struct span){ start, end };
+}
+
+bool aside_put(struct hmm *hmm, uintptr_t at, uint64_t entry, uintptr_t start, uintptr_t end)
+{
+	struct pager *pager = hmm->pager;
+
+	if (uhmm_ptable_lookup(&pager->aside, at) || uhmm_ptable_set(&pager->aside, at, entry))
+		return false;
+	note_over(pager, start, end);
+	pager->aside_n++;
+	return true;
+}
+
+static bool next(struct pager *pager, unsigned ctx, uintptr_t *at, uintptr_t end, uint64_t *entry)
+{
+	if (!pager->aside_n)
+		return false;
+	for (; ptable_next(&pager->aside, at, end, entry); *at += PAGE)
+		if (ctx == CONTEXTS || book_ctx(*entry) == ctx)
+			return true;
+	return false;
+}
+
+bool aside_has(struct hmm *hmm, unsigned ctx, uintptr_t start, uintptr_t end)
+{
+	uint64_t entry;
+
+	return next(hmm->pager, ctx, &start, end, &entry);
+}
+
+bool aside_take(struct hmm *hmm, unsigned ctx, uintptr_t *at, uintptr_t end, uint64_t *entry)
+{
+	struct pager *pager = hmm->pager;
+
+	if (!next(pager, ctx, at, end, entry))
+		return false;
+	uhmm_ptable_clear(&pager->aside, *at, *at + PAGE);
+	pager->aside_n--;
+	return true;
+}
+
+bool aside_take_gone(struct hmm *hmm, uintptr_t *at, uint64_t *entry)
+{
+	struct pager *pager = hmm->pager;
+
+	for (; next(pager, CONTEXTS, at, UINTPTR_MAX, entry); *at += PAGE)
+		if (!hmm->os->ctx_probe(&hmm->os_ctx[book_ctx(*entry)]))
+			return aside_take(hmm, CONTEXTS, at, *at + PAGE, entry);
+	return false;
+}
+
+bool aside_over(const struct pager *pager, uintptr_t page)
+{
+	for (unsigned i = 0; i < pager->over_n; i++)
+		if (pager->over[i].start <= page && page < pager->over[i].end)
+			return true;
+	return false;
+}
