@@ -133,14 +133,32 @@ static bool is_ours(struct hmm *hmm, unsigned ctx, const struct os_vma *piece)
 	return belongs(hmm, ctx, piece->start);
 }
 
-static bool is_to_be_plain(struct hmm *hmm, const struct missing *m)
+/*
+ * What has been there is gone, or an event has touched it. If it is MISSING still the list is sure of it
+ * again; that is in smaps only, which is dear: once. true: the list is another one.
+ */
+static bool look_again(struct hmm *hmm, const struct missing *m)
 {
-	unsigned flags;
+	uint64_t known = registering_now(hmm);
+	uintptr_t end = m->end;
+	bool missing = false;
+	unsigned flags = 0;
+	struct os_vma vma;
 
-	if (!belongs(hmm, m->ctx, m->start))
+	if (hmm->os->ctx_probe(&hmm->os_ctx[m->ctx]))
+		return false; /* for nothing, it would be */
+	if (!hmm->os->vma_find(&hmm->reader_mm, m->start, &vma) && vma.start <= m->start &&
+	    belongs(hmm, m->ctx, m->start) && !hmm->os->vma_flags(m->start, &flags)) {
+		missing = flags & OS_VMA_MISSING;
+		end = vma.end < end ? vma.end : end;
+	}
+	/* It may have moved on, which is not read yet. */
+	if (hmm->os->ctx_probe(&hmm->os_ctx[m->ctx]))
 		return false;
-	return m->given_up ||
-	       (!hmm->os->vma_flags(m->start, &flags) && (flags & OS_VMA_MISSING));
+	missing_forget(hmm, m->ctx, m->start, end);
+	if (missing)
+		missing_note(hmm->pager, m->ctx, m->start, end, known);
+	return true;
 }
 
 /*
@@ -154,14 +172,9 @@ static bool try_plain(struct hmm *hmm, const struct missing *m)
 	struct whole whole;
 	struct os_vma vma;
 
-	if (hmm->os->vma_find(&hmm->reader_mm, m->start, &vma) || vma.start > m->start ||
-	    (!m->sure && !is_to_be_plain(hmm, m))) {
-		/* Or it has moved on, which is not read yet. */
-		if (hmm->os->ctx_probe(&hmm->os_ctx[m->ctx]))
-			return false;
-		missing_forget(hmm, m->ctx, m->start, m->end);
-		return true;
-	}
+	if ((!m->sure && !m->given_up) ||
+	    hmm->os->vma_find(&hmm->reader_mm, m->start, &vma) || vma.start > m->start)
+		return look_again(hmm, m);
 	if (whole_of(&asks, &vma, &whole) || !is_ours(hmm, m->ctx, &vma) ||
 	    !missing_nothing(hmm, whole.from, whole.to) || !may_unregister(hmm, m->ctx))
 		return false;
