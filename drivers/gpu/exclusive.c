@@ -84,7 +84,13 @@ void gpu_exclusive_serve(struct gpu_window *window, struct gpu_fault *fault)
 	case 0:
 		atomic_fetch_add(&gpu->count.exclusive, 1);
 		fault->locked = frame + 1;
-		serve(window, fault, false);
+		if (serve(window, fault, false) != -EBUSY)
+			break;
+		/* Changes without end: then it is the CPU's atomic. */
+		fault->locked = 0;
+		hmm_exclusive_release(gpu->exclusive.devmem, frame);
+		atomic_fetch_add(&gpu->count.atomic_fallbacks, 1);
+		serve(window, fault, true);
 		break;
 	case -EFAULT:
 	case -EPERM: /* changed meanwhile: the next fault says how */

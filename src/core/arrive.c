@@ -98,9 +98,8 @@ static int come(struct hmm_transfer *t, enum transfer_why why)
 	bool coherent = devmem->options.type == HMM_DEVMEM_COHERENT;
 	int err = 0;
 
-	/* What ends at once may have the last slot. */
 	if (!is_host(devmem) && !coherent && !devmem->lost)
-		err = transfers_fair(devmem, 0) ? make_fresh(t) : -EAGAIN;
+		err = make_fresh(t);
 	if (err)
 		return err;
 	t->why = why;
@@ -113,9 +112,25 @@ static int come(struct hmm_transfer *t, enum transfer_why why)
 	return (int)t->n;
 }
 
+/* What ends at once may have the last slot. */
+static bool is_fair(struct hmm *hmm, uintptr_t start, uintptr_t end)
+{
+	const struct hmm_devmem *devmem;
+	uint64_t entry;
+
+	for (uintptr_t at = start; books_next(hmm, &at, end, &entry); at += PAGE) {
+		if (book_state(entry) == BOOK_MOVING)
+			continue;
+		devmem = hmm->pager->devmem[book_devmem(entry)];
+		return is_host(devmem) || devmem->lost ||
+		       devmem->options.type == HMM_DEVMEM_COHERENT || transfers_fair(devmem, false);
+	}
+	return true;
+}
+
 int arrive_begin(struct hmm *hmm, uintptr_t start, uintptr_t end, enum transfer_why why)
 {
-	struct hmm_transfer *t = transfer_claim(hmm);
+	struct hmm_transfer *t = is_fair(hmm, start, end) ? transfer_claim(hmm) : NULL;
 	int n = 0;
 
 	if (!t)

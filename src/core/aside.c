@@ -18,6 +18,8 @@ static void note_over(struct pager *pager, uintptr_t start, uintptr_t end)
 	if (!pager->aside_n)
 		pager->over_n = 0;
 	last = pager->over_n ? &pager->over[pager->over_n - 1] : NULL;
+	if (last && last->start <= start && last->end >= end)
+		return;
 	if (last && (last->end == start || pager->over_n == OVERS)) {
 		last->start = last->start < start ? last->start : start;
 		last->end = last->end > end ? last->end : end;

@@ -44,13 +44,12 @@ static int lock_there(struct hmm_devmem *devmem, uintptr_t page, uint64_t *frame
 	int err;
 
 	for (;;) {
-		uint32_t freed;
+		uint32_t released = hmm->pager->released;
 
 		err = books_get(hmm, page) ? request_do(hmm, &lock) : -ENOENT;
 		if (err != -EAGAIN || hmm->os->now() >= until)
 			break;
-		freed = hmm->pager->freed; /* the request's own slot is */
-		hmm->os->wait((const uint32_t *)&hmm->pager->freed, freed, pause);
+		hmm->os->wait((const uint32_t *)&hmm->pager->released, released, pause);
 		pause = pause * 2 < PAUSE_MAX_NS ? pause * 2 : PAUSE_MAX_NS;
 	}
 	*frame = lock.moved;
@@ -108,7 +107,7 @@ void hmm_exclusive_release(struct hmm_devmem *devmem, uint64_t frame)
 	if (!devmem || frame >= devmem->options.frames)
 		return;
 	devmem->frame[frame].locked = 0;
-	atomic_fetch_add(&devmem->hmm->pager->freed, 1);
-	devmem->hmm->os->wake((const uint32_t *)&devmem->hmm->pager->freed);
+	atomic_fetch_add(&devmem->hmm->pager->released, 1);
+	devmem->hmm->os->wake((const uint32_t *)&devmem->hmm->pager->released);
 	devmem->hmm->os->reader_nudge(devmem->hmm->os_ctx);
 }

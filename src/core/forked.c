@@ -192,6 +192,7 @@ void forked_child(struct hmm *hmm, unsigned ctx, int fd)
 				   at);
 	give_limbo(&peek);
 	peek_flush(&peek);
+	pager->fork_transfer->devmem = NULL;
 	hmm->os->child_close(fd);
 }
 

@@ -35,14 +35,17 @@ int frames_init(struct hmm_devmem *devmem)
 void frames_destroy(struct hmm_devmem *devmem)
 {
 	struct arena *arena = devmem->hmm->arena;
+	struct frame *frame = devmem->frame;
 
+	/* A look at what is exclusive holds it (look.c). */
+	lock_take(&devmem->hmm->vmas_lock);
+	devmem->frame = NULL;
+	lock_drop(&devmem->hmm->vmas_lock);
 	if (devmem->used)
 		arena_free(arena, (void *)devmem->used, words_of(devmem) * sizeof(*devmem->used));
-	if (devmem->frame)
-		arena_free(arena, devmem->frame,
-			   devmem->options.frames * sizeof(*devmem->frame));
+	if (frame)
+		arena_free(arena, frame, devmem->options.frames * sizeof(*frame));
 	devmem->used = NULL;
-	devmem->frame = NULL;
 }
 
 bool frame_is_used(const struct hmm_devmem *devmem, uint64_t frame)

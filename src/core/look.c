@@ -197,16 +197,27 @@ static const struct hmm_devmem *owners_devmem(const struct look *l, uint64_t boo
 	return devmem && devmem->options.owner == l->range->owner ? devmem : NULL;
 }
 
+/* The devmem's frames go under the lock, when nothing is in them any more. */
+static bool is_exclusive(const struct look *l, uintptr_t at)
+{
+	const struct hmm_devmem *devmem = NULL;
+	bool locked;
+	uint64_t book;
+
+	lock_take(&l->hmm->vmas_lock);
+	book = books_get(l->hmm, at);
+	if (book_state(book) == BOOK_AWAY)
+		devmem = owners_devmem(l, book);
+	locked = devmem && devmem->frame && devmem->frame[book_frame(book)].locked;
+	lock_drop(&l->hmm->vmas_lock);
+	return locked;
+}
+
 static bool any_exclusive(const struct look *l, uintptr_t start, uintptr_t end)
 {
-	for (uintptr_t at = start; at < end; at += PAGE) {
-		uint64_t book = books_get(l->hmm, at);
-		const struct hmm_devmem *devmem =
-			book_state(book) == BOOK_AWAY ? owners_devmem(l, book) : NULL;
-
-		if (devmem && devmem->frame[book_frame(book)].locked)
+	for (uintptr_t at = start; at < end; at += PAGE)
+		if (is_exclusive(l, at))
 			return true;
-	}
 	return false;
 }
 

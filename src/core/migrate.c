@@ -72,7 +72,7 @@ struct hmm_transfer *migrate_claim(struct hmm_devmem *devmem, unsigned ctx)
 		uint32_t freed = pager->freed;
 
 		/* Some are left for faults. */
-		t = transfers_free(hmm) > FOR_FAULTS && transfers_fair(devmem, 1)
+		t = transfers_free(hmm) > FOR_FAULTS && transfers_fair(devmem, true)
 			    ? transfer_claim(hmm) : NULL;
 		/* Others may have looked at the same moment. */
 		if (t && transfers_free(hmm) >= FOR_FAULTS)
@@ -226,7 +226,7 @@ static int move_once(struct hmm_devmem *devmem, const struct os_vma *vma, uintpt
 	for (int i = 0; !t && i < got; i++)
 		frames_give(devmem, frames[i], 1);
 	if (!t)
-		return -EBUSY;
+		return -ETIME;
 	t->exclusive = exclusive != NULL;
 	out.transfer = t;
 	out.after = migrate_tell(t, start, end);
@@ -336,6 +336,8 @@ int migrate_say_why(int err)
 	case -EBUSY:
 		return error_say(-EBUSY, "the pages are the library's or libc's own, pinned, shared, "
 					 "or change all the time: they stay in system memory");
+	case -ETIME:
+		return error_say(-EBUSY, "copies of a driver do not end: no transfer was free for 10 s");
 	case -EFAULT:
 		return error_say(-EINVAL, "nothing is mapped there");
 	case -EINVAL:
@@ -361,7 +363,7 @@ int64_t hmm_migrate_to_device(struct hmm_devmem *devmem, uintptr_t start, size_t
 		return err;
 	if (!length || end < start || ((start | length) & (PAGE - 1)))
 		return error_say(-EINVAL, "the range is empty or not aligned to pages");
-	for (uintptr_t at = start; at < end && why != -ENODEV && why != -ENOSPC;)
+	for (uintptr_t at = start; at < end && why != -ENODEV && why != -ENOSPC && why != -ETIME;)
 		at = move_next(devmem, at, end, &why, &there, &mapped);
 	if (!mapped && hole_end(devmem->hmm, start, end) == end)
 		return error_say(-EINVAL, "nothing is mapped there");

@@ -220,7 +220,7 @@ static bool is_known(const struct pager *pager, const struct missing *what)
 		const struct missing *m = &pager->missing[i];
 
 		if (m->ctx == what->ctx && m->start <= what->start && m->end >= what->end &&
-		    (m->sure || !what->sure))
+		    (m->sure || (!what->sure && (m->given_up || !what->given_up))))
 			return true;
 	}
 	return false;
@@ -276,8 +276,12 @@ void missing_forget(struct hmm *hmm, unsigned ctx, uintptr_t start, uintptr_t en
 
 void missing_give_up(struct hmm *hmm, unsigned ctx, uintptr_t start, uintptr_t end)
 {
-	add_rest(hmm->pager, (struct missing){ .start = start, .end = end, .ctx = ctx,
-					       .given_up = true });
+	const struct missing given_up = { .start = start, .end = end, .ctx = ctx, .given_up = true };
+
+	if (is_known(hmm->pager, &given_up))
+		return;
+	missing_forget(hmm, ctx, start, end);
+	add_rest(hmm->pager, given_up);
 }
 
 void missing_touched(struct hmm *hmm, unsigned ctx, uintptr_t start, uintptr_t end)

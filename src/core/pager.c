@@ -136,7 +136,7 @@ static void bring(struct hmm *hmm, struct parked *p)
 	around(hmm->pager, p->addr, &start, &end);
 	n = arrive_begin(hmm, start, end, WHY_FAULT);
 	/* Of another devmem than the first one around it. */
-	if (n >= 0 && book_state(books_get(hmm, p->addr)) == BOOK_AWAY)
+	if ((n >= 0 || n == -EAGAIN) && book_state(books_get(hmm, p->addr)) == BOOK_AWAY)
 		n = arrive_begin(hmm, p->addr, p->addr + PAGE, WHY_FAULT);
 	if (n < 0)
 		pager_again(hmm);

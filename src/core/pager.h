@@ -189,12 +189,13 @@ struct hmm_transfer {
 	struct hmm *hmm;
 	unsigned index;
 	_Atomic uint32_t state;
-	bool out, exclusive;
+	_Atomic bool out;
+	bool exclusive;
 	bool steps;  /* hmm_migrate_setup(): the program copies */
 	bool staged; /* its block of the stage is not empty */
 	bool judged; /* copy[].err are in page[].err */
 	enum transfer_why why;
-	struct hmm_devmem *devmem;
+	struct hmm_devmem *_Atomic devmem;
 	unsigned ctx;
 	/* Out, published: looks at [start, end) are put off while end != 0. */
 	_Atomic uintptr_t start, end;
@@ -221,9 +222,9 @@ bool transfers_cover(const struct hmm *hmm, uintptr_t start, uintptr_t end);
 /* Its driver is gone: what it never ended is over. */
 void transfers_release(struct hmm_devmem *devmem);
 unsigned transfers_free(const struct hmm *hmm);
-/* May the devmem have so many more? No more than half of what others leave: a driver that never ends its
- * copies takes slots with it. */
-bool transfers_fair(const struct hmm_devmem *devmem, unsigned more);
+/* May the devmem have one more? No more than half of what others leave: a driver that never ends its copies takes
+ * slots with it. (Who migrates may be waiting for what a fault brings home: that does not count for a way home.) */
+bool transfers_fair(const struct hmm_devmem *devmem, bool out);
 /* The pager: what the drivers have said of copies that ended, into the pages. */
 void transfers_judge(struct hmm *hmm);
 /* Do the books say that page i, which is on its way, belongs at its address? */
@@ -356,7 +357,8 @@ struct pager {
 	struct uhmm_ptable books;
 	struct hmm_transfer *transfer; /* TRANSFERS */
 	struct request request[REQUESTS];
-	_Atomic uint32_t freed;	 /* futex: a request or transfer slot is free, or an exclusive page */
+	_Atomic uint32_t freed;	 /* futex: a request or transfer slot is free */
+	_Atomic uint32_t released; /* futex: an exclusive page is */
 	_Atomic uint32_t afters; /* requests that wait for the worker: it nudges the reader */
 	struct hmm_devmem *_Atomic devmem[DEVMEMS];
 	struct hmm_transfer *fork_transfer; /* claimed for good: forked.c */

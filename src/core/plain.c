@@ -21,6 +21,7 @@
 /* How long all is home before a VMA goes back to plain, and how often that is looked at. */
 #define HOME_NS UINT64_C(200000000)
 #define TRIM_NS UINT64_C(50000000)
+#define AT_ONCE 16u /* then it is the program's turn */
 
 /* ---- taking it back ---- */
 
@@ -203,11 +204,13 @@ void plain_trim(struct hmm *hmm)
 		else if (!m->home_since)
 			m->home_since = now;
 	}
-	for (unsigned i = 0; i < pager->missing_n; i++) {
+	for (unsigned i = 0, did = 0; i < pager->missing_n && did < AT_ONCE; i++) {
 		const struct missing m = pager->missing[i];
 
 		/* The list is another one afterwards. */
-		if (m.home_since && now - m.home_since >= HOME_NS && try_plain(hmm, &m))
+		if (m.home_since && now - m.home_since >= HOME_NS && try_plain(hmm, &m)) {
 			i = -1u;
+			did++;
+		}
 	}
 }

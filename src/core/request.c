@@ -178,8 +178,10 @@ static uint64_t home_step(struct hmm *hmm, struct request *r)
 				 r->fork ? WHY_FORK : WHY_CALL);
 		if (n > 0)
 			r->moved += (uint64_t)n;
-		else if (n == -EAGAIN)
+		else if (n == -EAGAIN && !transfers_free(hmm))
 			break;
+		else if (n == -EAGAIN) /* one devmem's turn is over, not another's */
+			at = (end < r->end ? end : r->end) - PAGE;
 	}
 	return left;
 }
@@ -200,23 +202,22 @@ static int run_home(struct hmm *hmm, struct request *r)
 	return -EAGAIN;
 }
 
-/* Neighbours in frames come too if they are neighbours in memory. Pages begun. */
-static uint64_t evict_from(struct hmm *hmm, uintptr_t addr, uint64_t frames)
+/* Neighbours in frames come too if they are neighbours in memory. Pages begun, or an error. */
+static int evict_from(struct hmm *hmm, uintptr_t addr, uint64_t frames)
 {
 	uintptr_t end = (addr & ~(BLOCK - 1)) + BLOCK;
-	int n;
 
 	if (end > addr + frames * PAGE)
 		end = addr + frames * PAGE;
-	n = arrive_begin(hmm, addr, end, WHY_CALL);
-	return n > 0 ? (uint64_t)n : 0;
+	return arrive_begin(hmm, addr, end, WHY_CALL);
 }
 
 static int run_evict(struct hmm *hmm, struct request *r)
 {
 	bool left = false;
+	int n = 0;
 
-	for (uint64_t f = r->start; f < r->end; f++) {
+	for (uint64_t f = r->start; f < r->end && n != -EAGAIN; f++) {
 		uintptr_t addr = r->devmem->frame[f].addr;
 		uint64_t entry = addr ? books_get(hmm, addr) : 0;
 
@@ -225,7 +226,8 @@ static int run_evict(struct hmm *hmm, struct request *r)
 		if (book_state(entry) != BOOK_MOVING) {
 			if (book_frame(entry) != f)
 				continue;
-			r->moved += evict_from(hmm, addr, r->end - f);
+			n = evict_from(hmm, addr, r->end - f);
+			r->moved += n > 0 ? (uint64_t)n : 0;
 		}
 		left = true;
 	}

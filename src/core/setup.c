@@ -81,7 +81,7 @@ static int take(struct hmm_migrate *m, const struct os_vma *vma, uintptr_t usabl
 		return err;
 	t = migrate_claim(m->devmem, ctx);
 	if (!t)
-		return -EBUSY;
+		return -ETIME;
 	t->steps = true;
 	fill(m, t, usable);
 	take.transfer = back.transfer = t;
@@ -119,6 +119,8 @@ int hmm_migrate_setup(struct hmm_migrate *m)
 	err = -EAGAIN;
 	for (unsigned round = 0; round < 4 && err == -EAGAIN; round++)
 		err = take(m, &vma, usable, round == 3);
+	if (err == -ETIME)
+		return migrate_say_why(err);
 	return err == -EAGAIN || err == -EBUSY
 		       ? error_say(-EBUSY, "the range keeps changing, or a fork runs") : err;
 }

@@ -78,7 +78,7 @@ unsigned transfers_free(const struct hmm *hmm)
 	return n;
 }
 
-bool transfers_fair(const struct hmm_devmem *devmem, unsigned more)
+bool transfers_fair(const struct hmm_devmem *devmem, bool out)
 {
 	const struct pager *pager = devmem->hmm->pager;
 	unsigned own = 0, left = 0;
@@ -88,9 +88,10 @@ bool transfers_fair(const struct hmm_devmem *devmem, unsigned more)
 		uint32_t state = t->state;
 
 		left += state == TRANSFER_FREE;
-		own += state != TRANSFER_FREE && state != TRANSFER_DIRTY && t->devmem == devmem;
+		own += state != TRANSFER_FREE && state != TRANSFER_DIRTY && t->devmem == devmem &&
+		       (out || !t->out || state == TRANSFER_STRAY);
 	}
-	return own + more <= (own + left + 1) / 2;
+	return own < (own + left + 1) / 2;
 }
 
 bool transfers_cover(const struct hmm *hmm, uintptr_t start, uintptr_t end)

@@ -669,13 +669,9 @@ static int a_second_passes(void *arg)
 	return 0;
 }
 
-/* A driver that never ends its copies does not take all slots: another one's pages come home, its own are lost,
- * and it can be destroyed. */
-static void a_driver_that_never_ends(void **state)
+static void sixteen_blocks(struct hmm *hmm)
 {
 	struct hmm_devmem_options options = { .type = HMM_DEVMEM_PRIVATE, .frames = 32 };
-	struct fake_cpu healthy, lost;
-	struct hmm *hmm = *state;
 
 	vram_open(&away.vram, hmm, &options);
 	vram_open(&other, hmm, &options);
@@ -683,9 +679,20 @@ static void a_driver_that_never_ends(void **state)
 		fake_map(b * 512 + 5, 2, FAKE_ANON, RW);
 		fake_write_page(b * 512 + 5, 1000 + b);
 		fake_write_page(b * 512 + 6, 2000 + b);
+	}
+}
+
+/* A driver that never ends its copies does not take all slots: another one's pages come home, its own are lost,
+ * and it can be destroyed. */
+static void a_driver_that_never_ends(void **state)
+{
+	struct fake_cpu healthy, lost;
+	struct hmm *hmm = *state;
+
+	sixteen_blocks(hmm);
+	for (unsigned b = 0; b < 16; b++)
 		assert_int_equal(hmm_migrate_to_device(away.vram.devmem,
 						       fake_addr(b * 512 + 5), PAGE), 1);
-	}
 	assert_int_equal(hmm_migrate_to_device(other.devmem, fake_addr(6), PAGE), 1);
 	time_passes(5, 2000000);
 	away.vram.defer = true;
@@ -701,6 +708,64 @@ static void a_driver_that_never_ends(void **state)
 	assert_int_equal(lost.signal, SIGBUS);
 	hmm->pager->request[0].state = REQUEST_FREE;
 	fake_at(FAKE_OP_WAIT, FAKE_BEFORE, -1, 0, a_second_passes, NULL);
+	vram_close(&away.vram);
+	vram_close(&other);
+}
+
+/* One that is slow: what of another one lies around its pages, or behind them, does not wait for it. */
+static void a_driver_that_is_slow(void **state)
+{
+	struct hmm *hmm = *state;
+	struct fake_cpu cpu;
+
+	sixteen_blocks(hmm);
+	for (unsigned b = 0; b < 16; b++)
+		assert_int_equal(hmm_migrate_to_device(away.vram.devmem,
+						       fake_addr(b * 512 + 5), PAGE), 1);
+	assert_int_equal(hmm_migrate_to_device(other.devmem, fake_addr(14 * 512 + 6), PAGE), 1);
+	assert_int_equal(hmm_migrate_to_device(other.devmem, fake_addr(15 * 512 + 6), PAGE), 1);
+	time_passes(5, 2000000);
+	away.vram.defer = true;
+	post_home(hmm, 0, 15 * 512);
+	fake_cpu_read(&cpu, 15 * 512 + 6);
+	time_passes(9, 1000000);
+	assert_false(cpu.waiting);
+	assert_int_equal(vram_used(&other), 1); /* that behind the slow one's in its block: with it */
+	away.vram.defer = false;
+	while (vram_engine(&away.vram))
+		time_passes(1, 1000000);
+	time_passes(5, 1000000);
+	assert_int_equal(hmm->pager->request[0].state, REQUEST_DONE);
+	hmm->pager->request[0].state = REQUEST_FREE;
+	vram_close(&away.vram);
+	vram_close(&other);
+}
+
+/* Who migrates may wait for somebody who waits at a page of the same device. */
+static void a_fault_while_much_is_on_its_way(void **state)
+{
+	uint64_t src[8] = { 0 }, dst[8] = { 0 };
+	struct hmm_migrate m[8];
+	struct hmm *hmm = *state;
+	struct fake_cpu cpu;
+
+	sixteen_blocks(hmm);
+	assert_int_equal(hmm_migrate_to_device(away.vram.devmem, fake_addr(11 * 512 + 5), PAGE), 1);
+	time_passes(5, 2000000);
+	for (unsigned b = 0; b < 8; b++) {
+		m[b] = (struct hmm_migrate){ .size = sizeof(m[b]), .devmem = away.vram.devmem,
+					     .start = fake_addr(b * 512 + 5),
+					     .end = fake_addr(b * 512 + 6),
+					     .src = &src[b], .dst = &dst[b] };
+		assert_int_equal(hmm_migrate_setup(&m[b]), 0);
+		assert_int_equal(m[b].cpages, 1);
+	}
+	fake_cpu_read(&cpu, 11 * 512 + 5);
+	time_passes(5, 1000000);
+	assert_false(cpu.waiting);
+	assert_int_equal(cpu.value, 1011);
+	for (unsigned b = 0; b < 8; b++)
+		hmm_migrate_finalize(&m[b]);
 	vram_close(&away.vram);
 	vram_close(&other);
 }
@@ -989,6 +1054,8 @@ int main(void)
 		TEST(never_done_on_the_way_home),
 		TEST(held_frames_are_not_reused),
 		TEST(a_driver_that_never_ends),
+		TEST(a_driver_that_is_slow),
+		TEST(a_fault_while_much_is_on_its_way),
 		TEST(coherent_and_moved_on),
 		TEST(a_blind_mirror_ends),
 		TEST(exclusive_until_released),

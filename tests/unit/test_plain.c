@@ -194,6 +194,30 @@ static void what_cannot_be_given_up_is_given_up_later(void **state)
 	missing_ends();
 }
 
+/* Also where an event has touched what was there before. */
+static void what_cannot_be_given_up_where_something_was(void **state)
+{
+	unsigned from = away_beside_1000(*state), ctx = (unsigned)fake_ctx_of(1000);
+	struct request trim = { .kind = REQUEST_TRIM, .start = fake_addr(1000),
+				.end = fake_addr(1004), .number = ctx };
+
+	goes_away(1000, 4);
+	hmm_migrate_to_host(*state, fake_addr(1000), 4 * PAGE);
+	fake_unmap(1000, 4);
+	fake_settle();
+	fake_map(1000, 4, FAKE_ANON, RW);
+	fill(1000, 4);
+	fake_register(ctx, fake_addr(1000), fake_addr(1004), false);
+	fake.hold_resume = true;
+	fake_dontneed(from, 1);
+	fake.hold_resume = false;
+	assert_int_equal(request_do(*state, &trim), -EBUSY);
+	fake_resume_all();
+	comes_home(*state);
+	is_whole(1000, 4, false);
+	missing_ends();
+}
+
 static int moves_away(void *arg)
 {
 	fake_remap(10, 30, 4, false);
@@ -329,6 +353,7 @@ int main(void)
 		TEST(what_has_gone_away_is_not_in_doubt),
 		TEST(what_is_critical_is_registered_as_it_was),
 		TEST(what_cannot_be_given_up_is_given_up_later),
+		TEST(what_cannot_be_given_up_where_something_was),
 		TEST(what_moves_on_becomes_plain),
 		TEST(what_moves_often_leaves_room),
 		TEST(what_was_moved_becomes_plain),
