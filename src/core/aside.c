@@ -4,20 +4,20 @@
  *
  * Messages of two mremaps can be read in the other order than they happened: what came to a place is
  * read first, and that place has the entries still of what was there before and had moved on. Those are kept
- * here, by the address that they moved on from, until their REMAP is read. What has come to that place
- * meanwhile is not of that REMAP, if it has an entry there or not: so the places are noted, too.
+ * here, by the address that they moved on from, until their REMAP is read.
+ *
+ * What had moved on may have had nothing away, so that there is nothing to keep. So every place that something
+ * came to is noted, until all is quiet: a REMAP from there may be of what was there before (dropped.c).
  */
 #include "core/pager.h"
 #include "util/ptable_next.h"
 
-/* The last one takes all that finds no room: a page more that counts as the newcomer's. */
-static void note_over(struct pager *pager, uintptr_t start, uintptr_t end)
+/* The last one takes all that finds no room: a page more that is asked about. */
+void aside_newcomer(struct hmm *hmm, uintptr_t start, uintptr_t end)
 {
-	struct span *last;
+	struct pager *pager = hmm->pager;
+	struct span *last = pager->over_n ? &pager->over[pager->over_n - 1] : NULL;
 
-	if (!pager->aside_n)
-		pager->over_n = 0;
-	last = pager->over_n ? &pager->over[pager->over_n - 1] : NULL;
 	if (last && last->start <= start && last->end >= end)
 		return;
 	if (last && (last->end == start || pager->over_n == OVERS)) {
@@ -28,13 +28,31 @@ static void note_over(struct pager *pager, uintptr_t start, uintptr_t end)
 	pager->over[pager->over_n++] = (struct span){ start, end };
 }
 
+bool aside_over(const struct pager *pager, uintptr_t page)
+{
+	for (unsigned i = 0; i < pager->over_n; i++)
+		if (pager->over[i].start <= page && page < pager->over[i].end)
+			return true;
+	return false;
+}
+
+void aside_settle(struct hmm *hmm)
+{
+	if (!hmm->pager->over_n || hmm->pager->aside_n)
+		return;
+	for (unsigned i = 0; i < CONTEXTS; i++)
+		if (hmm->os->ctx_probe(&hmm->os_ctx[i]))
+			return;
+	hmm->pager->over_n = 0;
+}
+
 bool aside_put(struct hmm *hmm, uintptr_t at, uint64_t entry, uintptr_t start, uintptr_t end)
 {
 	struct pager *pager = hmm->pager;
 
 	if (uhmm_ptable_lookup(&pager->aside, at) || uhmm_ptable_set(&pager->aside, at, entry))
 		return false;
-	note_over(pager, start, end);
+	aside_newcomer(hmm, start, end);
 	pager->aside_n++;
 	return true;
 }
@@ -74,13 +92,5 @@ bool aside_take_gone(struct hmm *hmm, uintptr_t *at, uint64_t *entry)
 	for (; next(pager, CONTEXTS, at, UINTPTR_MAX, entry); *at += PAGE)
 		if (!hmm->os->ctx_probe(&hmm->os_ctx[book_ctx(*entry)]))
 			return aside_take(hmm, CONTEXTS, at, *at + PAGE, entry);
-	return false;
-}
-
-bool aside_over(const struct pager *pager, uintptr_t page)
-{
-	for (unsigned i = 0; i < pager->over_n; i++)
-		if (pager->over[i].start <= page && page < pager->over[i].end)
-			return true;
 	return false;
 }

@@ -192,6 +192,7 @@ void judge_all(struct hmm *hmm)
 
 	if (pager->aside_n)
 		drop_aside(hmm);
+	aside_settle(hmm);
 	if (pager->moved_n && !cloning(hmm))
 		pager->moved_n = 0;
 	if (!pager->judging)
@@ -315,24 +316,67 @@ static void place(struct hmm *hmm, uintptr_t from, uintptr_t to, uint64_t entry,
 		books_erase(hmm, from);
 }
 
+static bool is_populated(struct hmm *hmm, uintptr_t start, uintptr_t end)
+{
+	struct os_run run;
+	uintptr_t next;
+
+	return hmm->os->scan(&hmm->reader_mm, start, end, OS_SCAN_POPULATED, &run, 1, &next) > 0;
+}
+
+/*
+ * A REMAP from where something has come lately. Is that there still? Then it is of what was there before, and
+ * has been read late: the entries are not of it. MREMAP_DONTUNMAP leaves a mapping, too, but nothing in it; and
+ * takes no page along where one is away. (What is aside is of a REMAP from there that is still to come.)
+ */
+static bool is_late(struct hmm *hmm, unsigned ctx, const struct os_msg *msg)
+{
+	bool aside = aside_has(hmm, ctx, msg->start, msg->end);
+	bool any = false;
+	uint64_t entry;
+
+	for (uintptr_t at = msg->start; books_next(hmm, &at, msg->end, &entry); at += PAGE) {
+		uintptr_t to = at - msg->start + msg->to;
+
+		if (book_ctx(entry) != ctx || !aside_over(hmm->pager, at))
+			continue;
+		if (!any && (!look_at(hmm, ctx, at).alive || is_populated(hmm, at, at + PAGE)))
+			return false;
+		any = true;
+		if (aside || is_populated(hmm, to, to + PAGE))
+			return true;
+	}
+	return any && is_populated(hmm, msg->start, msg->end);
+}
+
 void dropped_remap(struct hmm *hmm, unsigned ctx, const struct os_msg *msg, uint64_t number)
 {
 	uintptr_t to_end = msg->to + (msg->end - msg->start);
-	bool aside = aside_has(hmm, ctx, msg->start, msg->end);
+	bool late = is_late(hmm, ctx, msg), newcomers = false, placed = false;
 	uint64_t entry;
 
 	clear_destination(hmm, ctx, msg->to, to_end, number);
-	doubts_accuse(hmm, ctx, msg->start, msg->end);
+	if (!late)
+		doubts_accuse(hmm, ctx, msg->start, msg->end);
 	doubts_excuse(hmm, ctx, msg->to, to_end);
 	note_moved(hmm, ctx, msg);
 	move_unsettled(hmm, msg);
-	/* First what is not aside: where something else has come in its place, that is not of this. */
-	for (uintptr_t at = msg->start; books_next(hmm, &at, msg->end, &entry); at += PAGE)
-		if (book_ctx(entry) == ctx && !(aside && aside_over(hmm->pager, at)))
-			place(hmm, at, at - msg->start + msg->to, entry, number);
-	for (uintptr_t at = msg->start; aside && aside_take(hmm, ctx, &at, msg->end, &entry);
-	     at += PAGE)
+	for (uintptr_t at = msg->start; books_next(hmm, &at, msg->end, &entry); at += PAGE) {
+		bool over = aside_over(hmm->pager, at);
+
+		if (book_ctx(entry) != ctx || (over && late))
+			continue;
+		newcomers |= over;
+		placed = true;
 		place(hmm, at, at - msg->start + msg->to, entry, number);
+	}
+	for (uintptr_t at = msg->start; !newcomers && aside_take(hmm, ctx, &at, msg->end, &entry);
+	     at += PAGE) {
+		placed = true;
+		place(hmm, at, at - msg->start + msg->to, entry, number);
+	}
+	if (placed)
+		aside_newcomer(hmm, msg->to, to_end);
 	judge_add(hmm, ctx, msg->to, to_end, number);
 }
 

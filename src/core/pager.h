@@ -387,7 +387,7 @@ struct pager {
 	_Atomic unsigned judging; /* read by every look */
 	struct uhmm_ptable aside; /* aside.c */
 	uint64_t aside_n;
-	struct span over[OVERS]; /* where something else has come in the place of what is aside */
+	struct span over[OVERS]; /* where something has come, perhaps in the place of what has moved on */
 	unsigned over_n;
 	struct moved moved[MOVED];
 	unsigned moved_n;
@@ -524,8 +524,12 @@ bool aside_has(struct hmm *hmm, unsigned ctx, uintptr_t start, uintptr_t end);
 bool aside_take(struct hmm *hmm, unsigned ctx, uintptr_t *at, uintptr_t end, uint64_t *entry);
 /* The same of those whose REMAP must have been read by now. */
 bool aside_take_gone(struct hmm *hmm, uintptr_t *at, uint64_t *entry);
-/* Has something else come there, as long as anything is aside? */
+/* Something with pages away has come to a place; */
+void aside_newcomer(struct hmm *hmm, uintptr_t start, uintptr_t end);
+/* has it, and may what was there before have moved on by a REMAP that is not read yet? */
 bool aside_over(const struct pager *pager, uintptr_t page);
+/* Each turn. */
+void aside_settle(struct hmm *hmm);
 
 /* ---- forked.c ---- */
 void forked_child(struct hmm *hmm, unsigned ctx, int child);

@@ -628,6 +628,62 @@ static void moved_on_twice(void **state)
 		}
 }
 
+/* What has been there before had nothing away, and its REMAP is read after that of what came to its place. */
+static void moved_on_with_nothing_away(void **state)
+{
+	EACH_KIND(k) {
+		away_begin(*state, &kinds[k]);
+		away_move(A + 8, 2);
+		fake.hold_queue = true;
+		away_remap(A, Q, 2, false);
+		fake.hold_queue = false;
+		away_remap(A + 8, A, 2, false);
+		fake_reader();
+		away_settle();
+		assert_int_equal(away_count(A, 2), 2);
+		away_end(true);
+	}
+}
+
+/* What came goes on again, and its second REMAP is read before the first of what was there. */
+static void the_newcomer_goes_on(void **state)
+{
+	EACH_KIND(k) {
+		away_begin(*state, &kinds[k]);
+		away_move(A, 2);
+		away_move(A + 8, 2);
+		fake.hold_queue = true;
+		away_remap(A, Q, 2, false);
+		fake.hold_queue = false;
+		away_remap(A + 8, A, 2, false);
+		fake_reader();
+		away_remap(A, Q + 10, 2, false);
+		fake_reader();
+		away_settle();
+		away_end(true);
+	}
+}
+
+/* And where a mapping is left behind. Something of the context is pending all the time. */
+static void the_newcomer_goes_on_and_leaves_a_mapping(void **state)
+{
+	EACH_KIND(k)
+		for (unsigned n = 1; n < 4; n++) {
+			away_begin(*state, &kinds[k]);
+			away_move(A + 8, n);
+			fake.hold_resume = true;
+			away_dontneed(A + 15, 1);
+			fake.hold_resume = false;
+			fake_reader();
+			away_remap(A + 8, Q, 3, false);
+			fake_reader();
+			away_remap(Q, Q + 10, 3, true);
+			fake_reader();
+			away_settle();
+			away_end(true);
+		}
+}
+
 static int cannot_look(void *arg)
 {
 	return -EACCES;
@@ -670,6 +726,9 @@ int main(void)
 		TEST(moved_on_by_the_same_thread),
 		TEST(moved_on_and_partly_covered),
 		TEST(moved_on_twice),
+		TEST(moved_on_with_nothing_away),
+		TEST(the_newcomer_goes_on),
+		TEST(the_newcomer_goes_on_and_leaves_a_mapping),
 		TEST(zeros_beside_a_late_remap),
 		TEST(data_written_after_the_zap_stays),
 		TEST(not_zapped_yet),
