@@ -23,6 +23,7 @@ check:
 stress: build
 	@$(BUILD)/tests/stress/stress --ops 1000000
 	@$(BUILD)/tests/stress/stress_inject --inject --ops 300000
+	@tests/stress/swap.sh $(BUILD)/tests/stress/stress --ops 200000 || [ $$? -eq 77 ]
 	@$(BUILD)/tests/stress/stress_inject --scene open
 	@$(BUILD)/tests/stress/stress --scene lost
 	@$(BUILD)/tests/stress/stress --scene scatter --pages 100000
