@@ -13,46 +13,62 @@
 #include "util/ptable_next.h"
 
 /* The last one takes all that finds no room: a page more that is asked about. */
-void aside_newcomer(struct hmm *hmm, uintptr_t start, uintptr_t end)
+void aside_newcomer(struct hmm *hmm, unsigned ctx, uintptr_t start, uintptr_t end)
 {
 	struct pager *pager = hmm->pager;
-	struct span *last = pager->over_n ? &pager->over[pager->over_n - 1] : NULL;
+	struct newcomer *last = pager->newcomers ? &pager->newcomer[pager->newcomers - 1] : NULL;
+	bool full = pager->newcomers == NEWCOMERS;
 
-	if (last && last->start <= start && last->end >= end)
+	if (last && last->ctx == ctx && last->start <= start && last->end >= end)
 		return;
-	if (last && (last->end == start || pager->over_n == OVERS)) {
+	if (last && (full || (last->ctx == ctx && last->end == start))) {
+		last->ctx = last->ctx == ctx ? ctx : CONTEXTS;
 		last->start = last->start < start ? last->start : start;
 		last->end = last->end > end ? last->end : end;
 		return;
 	}
-	pager->over[pager->over_n++] = (struct span){ start, end };
+	pager->newcomer[pager->newcomers++] =
+		(struct newcomer){ .start = start, .end = end, .ctx = ctx };
 }
 
-bool aside_over(const struct pager *pager, uintptr_t page)
+bool aside_over(const struct pager *pager, unsigned ctx, uintptr_t page)
 {
-	for (unsigned i = 0; i < pager->over_n; i++)
-		if (pager->over[i].start <= page && page < pager->over[i].end)
+	for (unsigned i = 0; i < pager->newcomers; i++) {
+		const struct newcomer *n = &pager->newcomer[i];
+
+		if ((n->ctx == ctx || n->ctx == CONTEXTS) && n->start <= page && page < n->end)
 			return true;
+	}
 	return false;
+}
+
+static bool is_quiet(struct hmm *hmm, unsigned ctx)
+{
+	for (unsigned i = 0; i < CONTEXTS; i++)
+		if ((ctx == i || ctx == CONTEXTS) && hmm->os->ctx_probe(&hmm->os_ctx[i]))
+			return false;
+	return true;
 }
 
 void aside_settle(struct hmm *hmm)
 {
-	if (!hmm->pager->over_n || hmm->pager->aside_n)
+	struct pager *pager = hmm->pager;
+	unsigned kept = 0;
+
+	if (pager->aside_n)
 		return;
-	for (unsigned i = 0; i < CONTEXTS; i++)
-		if (hmm->os->ctx_probe(&hmm->os_ctx[i]))
-			return;
-	hmm->pager->over_n = 0;
+	for (unsigned i = 0; i < pager->newcomers; i++)
+		if (!is_quiet(hmm, pager->newcomer[i].ctx))
+			pager->newcomer[kept++] = pager->newcomer[i];
+	pager->newcomers = kept;
 }
 
-bool aside_put(struct hmm *hmm, uintptr_t at, uint64_t entry, uintptr_t start, uintptr_t end)
+bool aside_put(struct hmm *hmm, uintptr_t at, uint64_t entry)
 {
 	struct pager *pager = hmm->pager;
 
 	if (uhmm_ptable_lookup(&pager->aside, at) || uhmm_ptable_set(&pager->aside, at, entry))
 		return false;
-	aside_newcomer(hmm, start, end);
 	pager->aside_n++;
 	return true;
 }

@@ -78,7 +78,7 @@ static bool cloning(struct hmm *hmm)
 /* ---- the list ---- */
 
 static void judge_add(struct hmm *hmm, unsigned ctx, uintptr_t start, uintptr_t end,
-		      uint64_t number)
+		      uint64_t number, bool unmap)
 {
 	struct pager *pager = hmm->pager;
 	uintptr_t at = start;
@@ -98,6 +98,7 @@ static void judge_add(struct hmm *hmm, unsigned ctx, uintptr_t start, uintptr_t 
 		j->queue = ctx;
 		j->number = number;
 		j->cloning = cloning(hmm);
+		j->unmap = unmap || (j->end && j->unmap);
 		j->end = j->end > end ? j->end : end;
 		atomic_fetch_add(&pager->judging, 1);
 		return;
@@ -113,6 +114,20 @@ bool judging(const struct hmm *hmm, uintptr_t start, uintptr_t end)
 	for (unsigned i = 0; i < JUDGE; i++)
 		if (pager->judge[i].end > start && pager->judge[i].start < end)
 			return true;
+	return false;
+}
+
+/* Has an UNMAP of it been read, and may be true? */
+static bool was_unmapped(const struct hmm *hmm, uintptr_t page)
+{
+	const struct pager *pager = hmm->pager;
+
+	for (unsigned i = 0; pager->judging && i < JUDGE; i++) {
+		const struct to_judge *j = &pager->judge[i];
+
+		if (j->unmap && j->start <= page && page < j->end)
+			return true;
+	}
 	return false;
 }
 
@@ -218,7 +233,7 @@ void dropped_unmap(struct hmm *hmm, unsigned ctx, uintptr_t start, uintptr_t end
 		   uint64_t number)
 {
 	doubts_accuse(hmm, ctx, start, end);
-	judge_add(hmm, ctx, start, end, number);
+	judge_add(hmm, ctx, start, end, number, true);
 }
 
 static void rekey(struct hmm *hmm, uintptr_t from, uintptr_t to, uint64_t entry,
@@ -268,12 +283,14 @@ static void clear_destination(struct hmm *hmm, unsigned ctx, uintptr_t start, ui
 	for (uintptr_t at = start; books_next(hmm, &at, end, &entry); at += PAGE) {
 		if (book_ctx(entry) != ctx && belongs(hmm, book_ctx(entry), at))
 			continue;
-		if (!judging(hmm, at, at + PAGE) &&
+		if (!was_unmapped(hmm, at) &&
 		    hmm->os->ctx_probe(&hmm->os_ctx[book_ctx(entry)]) &&
-		    aside_put(hmm, at, entry, start, end))
+		    aside_put(hmm, at, entry)) {
+			aside_newcomer(hmm, ctx, start, end);
 			books_erase(hmm, at);
-		else
+		} else {
 			drop(hmm, at, entry, (struct event_id){ ctx, number }, true);
+		}
 	}
 }
 
@@ -310,7 +327,7 @@ static void place(struct hmm *hmm, uintptr_t from, uintptr_t to, uint64_t entry,
 {
 	if (!books_get(hmm, to))
 		rekey(hmm, from, to, entry, number);
-	else if (!aside_put(hmm, to, entry, to, to + PAGE))
+	else if (!aside_put(hmm, to, entry))
 		drop(hmm, from, entry, (struct event_id){ book_ctx(entry), number }, true);
 	else if (books_get(hmm, from) == entry)
 		books_erase(hmm, from);
@@ -324,35 +341,51 @@ static bool is_populated(struct hmm *hmm, uintptr_t start, uintptr_t end)
 	return hmm->os->scan(&hmm->reader_mm, start, end, OS_SCAN_POPULATED, &run, 1, &next) > 0;
 }
 
+/* Is what came lately to an entry's place there still? (Or what has come after it.) A verdict holds for a mapping. */
+static bool is_there(struct hmm *hmm, unsigned ctx, uintptr_t at, struct verdict *v)
+{
+	if (!aside_over(hmm->pager, ctx, at))
+		return false;
+	if (at >= v->end)
+		*v = look_at(hmm, ctx, at);
+	return v->alive;
+}
+
+#define LOOKS 64u
+
 /*
- * A REMAP from where something has come lately. Is that there still? Then it is of what was there before, and
- * has been read late: the entries are not of it. MREMAP_DONTUNMAP leaves a mapping, too, but nothing in it; and
- * takes no page along where one is away. (What is aside is of a REMAP from there that is still to come.)
+ * Has a REMAP from where something has come lately been read late: is it of what was there before? Its
+ * entries are aside; or it has none, and takes a page along to where a page of the newcomer's is away, which
+ * is a hole wherever that is. That something is there proves nothing: it can have come after the newcomer
+ * has gone on, or be what MREMAP_DONTUNMAP leaves.
  */
 static bool is_late(struct hmm *hmm, unsigned ctx, const struct os_msg *msg)
 {
-	bool aside = aside_has(hmm, ctx, msg->start, msg->end);
-	bool any = false;
+	bool late = aside_has(hmm, ctx, msg->start, msg->end), any = false;
+	struct verdict v = { 0 };
+	unsigned looks = 0;
 	uint64_t entry;
 
-	for (uintptr_t at = msg->start; books_next(hmm, &at, msg->end, &entry); at += PAGE) {
+	for (uintptr_t at = msg->start; looks < LOOKS && books_next(hmm, &at, msg->end, &entry);
+	     at += PAGE) {
 		uintptr_t to = at - msg->start + msg->to;
 
-		if (book_ctx(entry) != ctx || !aside_over(hmm->pager, at))
+		if (book_ctx(entry) != ctx || !is_there(hmm, ctx, at, &v))
 			continue;
-		if (!any && (!look_at(hmm, ctx, at).alive || is_populated(hmm, at, at + PAGE)))
+		if (is_populated(hmm, at, at + PAGE))
 			return false;
 		any = true;
-		if (aside || is_populated(hmm, to, to + PAGE))
-			return true;
+		late |= is_populated(hmm, to, to + PAGE);
+		looks++;
 	}
-	return any && is_populated(hmm, msg->start, msg->end);
+	return any && late;
 }
 
 void dropped_remap(struct hmm *hmm, unsigned ctx, const struct os_msg *msg, uint64_t number)
 {
 	uintptr_t to_end = msg->to + (msg->end - msg->start);
-	bool late = is_late(hmm, ctx, msg), newcomers = false, placed = false;
+	bool late = is_late(hmm, ctx, msg), own = false, placed = false;
+	struct verdict v = { 0 };
 	uint64_t entry;
 
 	clear_destination(hmm, ctx, msg->to, to_end, number);
@@ -362,22 +395,21 @@ void dropped_remap(struct hmm *hmm, unsigned ctx, const struct os_msg *msg, uint
 	note_moved(hmm, ctx, msg);
 	move_unsettled(hmm, msg);
 	for (uintptr_t at = msg->start; books_next(hmm, &at, msg->end, &entry); at += PAGE) {
-		bool over = aside_over(hmm->pager, at);
-
-		if (book_ctx(entry) != ctx || (over && late))
+		if (book_ctx(entry) != ctx || (late && is_there(hmm, ctx, at, &v)))
 			continue;
-		newcomers |= over;
+		own |= !late && aside_over(hmm->pager, ctx, at);
 		placed = true;
 		place(hmm, at, at - msg->start + msg->to, entry, number);
 	}
-	for (uintptr_t at = msg->start; !newcomers && aside_take(hmm, ctx, &at, msg->end, &entry);
+	/* What is aside is of this one, unless this was the newcomer's own. */
+	for (uintptr_t at = msg->start; !own && aside_take(hmm, ctx, &at, msg->end, &entry);
 	     at += PAGE) {
 		placed = true;
 		place(hmm, at, at - msg->start + msg->to, entry, number);
 	}
 	if (placed)
-		aside_newcomer(hmm, msg->to, to_end);
-	judge_add(hmm, ctx, msg->to, to_end, number);
+		aside_newcomer(hmm, ctx, msg->to, to_end);
+	judge_add(hmm, ctx, msg->to, to_end, number, false);
 }
 
 /* They are of something that left without a message (docs/limits.md); if nothing is pending that would

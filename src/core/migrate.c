@@ -320,7 +320,7 @@ static uintptr_t move_next(struct hmm_devmem *devmem, uintptr_t at, uintptr_t en
 	else if (leave_can(&vma))
 		one = migrate_piece(devmem, &vma, at, usable < stop ? usable : stop, NULL);
 	*there += count_there(devmem, at, stop);
-	if (!*err)
+	if (!*err || one == -ETIME)
 		*err = one;
 	return stop;
 }

@@ -306,6 +306,7 @@ struct to_judge {
 	unsigned queue;		      /* the event, and of which context */
 	uint64_t number;
 	bool cloning; /* a child may have it */
+	bool unmap;   /* for an UNMAP that was read; else for a REMAP to there */
 };
 
 #define MOVED 32u
@@ -316,10 +317,12 @@ struct moved {
 	uintptr_t start, end, to;
 };
 
-#define OVERS 16u
+#define NEWCOMERS 16u
 
-struct span {
+/* What has come to a place lately, perhaps of what has moved on from there (aside.c). */
+struct newcomer {
 	uintptr_t start, end;
+	unsigned ctx; /* CONTEXTS: of several */
 };
 
 #define MISSING_VMAS 256u
@@ -387,8 +390,8 @@ struct pager {
 	_Atomic unsigned judging; /* read by every look */
 	struct uhmm_ptable aside; /* aside.c */
 	uint64_t aside_n;
-	struct span over[OVERS]; /* where something has come, perhaps in the place of what has moved on */
-	unsigned over_n;
+	struct newcomer newcomer[NEWCOMERS];
+	unsigned newcomers;
 	struct moved moved[MOVED];
 	unsigned moved_n;
 	struct missing missing[MISSING_VMAS];
@@ -516,18 +519,17 @@ int dropped_strangers(struct hmm *hmm, uintptr_t start, uintptr_t end);
 bool dropped_replaced(struct hmm *hmm, unsigned ctx, uintptr_t page);
 
 /* ---- aside.c ---- */
-/* The entry of `at` has moved on; what has come in its place covers [start, end). false: there is one, or no
- * memory. */
-bool aside_put(struct hmm *hmm, uintptr_t at, uint64_t entry, uintptr_t start, uintptr_t end);
+/* The entry of `at` has moved on. false: there is one, or no memory. */
+bool aside_put(struct hmm *hmm, uintptr_t at, uint64_t entry);
 bool aside_has(struct hmm *hmm, unsigned ctx, uintptr_t start, uintptr_t end);
 /* The first one of a context at or above *at and below end, which is there no more. */
 bool aside_take(struct hmm *hmm, unsigned ctx, uintptr_t *at, uintptr_t end, uint64_t *entry);
 /* The same of those whose REMAP must have been read by now. */
 bool aside_take_gone(struct hmm *hmm, uintptr_t *at, uint64_t *entry);
-/* Something with pages away has come to a place; */
-void aside_newcomer(struct hmm *hmm, uintptr_t start, uintptr_t end);
+/* Something of that context has come to a place; */
+void aside_newcomer(struct hmm *hmm, unsigned ctx, uintptr_t start, uintptr_t end);
 /* has it, and may what was there before have moved on by a REMAP that is not read yet? */
-bool aside_over(const struct pager *pager, uintptr_t page);
+bool aside_over(const struct pager *pager, unsigned ctx, uintptr_t page);
 /* Each turn. */
 void aside_settle(struct hmm *hmm);
 

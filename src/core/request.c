@@ -163,7 +163,8 @@ static bool wanted(const struct request *r, uint64_t entry)
 /* Start all that can be started. How many pages are not at home yet. */
 static uint64_t home_step(struct hmm *hmm, struct request *r)
 {
-	uint64_t entry, left = 0;
+	/* What is aside comes back to the books, or is dropped, as soon as all is read. */
+	uint64_t entry, left = hmm->pager->aside_n, stuck = 0;
 
 	for (uintptr_t at = r->start; books_next(hmm, &at, r->end, &entry); at += PAGE) {
 		uintptr_t end = (at & ~(BLOCK - 1)) + BLOCK;
@@ -172,7 +173,7 @@ static uint64_t home_step(struct hmm *hmm, struct request *r)
 		if (!wanted(r, entry))
 			continue;
 		left++;
-		if (book_state(entry) == BOOK_MOVING)
+		if (book_state(entry) == BOOK_MOVING || (stuck >> book_devmem(entry) & 1))
 			continue;
 		n = arrive_begin(hmm, at, end < r->end ? end : r->end,
 				 r->fork ? WHY_FORK : WHY_CALL);
@@ -181,7 +182,7 @@ static uint64_t home_step(struct hmm *hmm, struct request *r)
 		else if (n == -EAGAIN && !transfers_free(hmm))
 			break;
 		else if (n == -EAGAIN) /* one devmem's turn is over, not another's */
-			at = (end < r->end ? end : r->end) - PAGE;
+			stuck |= UINT64_C(1) << book_devmem(entry);
 	}
 	return left;
 }

@@ -664,6 +664,53 @@ static void the_newcomer_goes_on(void **state)
 	}
 }
 
+/* Its place is taken by something else of the context before that is read. Something is pending all the time. */
+static void the_newcomer_goes_on_and_another_comes(void **state)
+{
+	EACH_KIND(k)
+		for (unsigned hole = 0; hole < 2; hole++) {
+			away_begin(*state, &kinds[k]);
+			away_dontneed(A + hole, 1);
+			away_settle();
+			away_move(A + 8, 2);
+			fake.hold_resume = true;
+			away_dontneed(A + 15, 1);
+			fake.hold_resume = false;
+			fake_reader();
+			away_remap(A + 8, Q, 2, false);
+			fake_reader();
+			away_remap(Q, Q + 10, 2, false);
+			away_remap(A, Q, 2, false);
+			fake_reader();
+			away_settle();
+			away_end(true);
+		}
+}
+
+/* What has come in a part of its place was there before, too: the rest of it goes along. */
+static void the_newcomer_is_covered_in_part(void **state)
+{
+	EACH_KIND(k)
+		for (unsigned at = 0; at < 2; at++) {
+			away_begin(*state, &kinds[k]);
+			away_move(A, 3);
+			away_move(A + 8, 1);
+			fake.hold_resume = true;
+			away_dontneed(A + 15, 1);
+			fake.hold_resume = false;
+			fake_reader();
+			away_remap(A, Q, 3, false);
+			fake_reader();
+			fake.hold_queue = true;
+			away_remap(Q, Q + 10, 3, false);
+			fake.hold_queue = false;
+			away_remap(A + 8, Q + 2 * at, 1, false);
+			fake_reader();
+			away_settle();
+			away_end(true);
+		}
+}
+
 /* And where a mapping is left behind. Something of the context is pending all the time. */
 static void the_newcomer_goes_on_and_leaves_a_mapping(void **state)
 {
@@ -728,6 +775,8 @@ int main(void)
 		TEST(moved_on_twice),
 		TEST(moved_on_with_nothing_away),
 		TEST(the_newcomer_goes_on),
+		TEST(the_newcomer_goes_on_and_another_comes),
+		TEST(the_newcomer_is_covered_in_part),
 		TEST(the_newcomer_goes_on_and_leaves_a_mapping),
 		TEST(zeros_beside_a_late_remap),
 		TEST(data_written_after_the_zap_stays),
