@@ -13,22 +13,28 @@
 #include "util/ptable_next.h"
 
 /* The last one takes all that finds no room: a page more that is asked about. */
-void aside_newcomer(struct hmm *hmm, unsigned ctx, uintptr_t start, uintptr_t end)
+void aside_newcomer(struct hmm *hmm, unsigned ctx, uintptr_t start, uintptr_t end, bool displaced)
 {
 	struct pager *pager = hmm->pager;
 	struct newcomer *last = pager->newcomers ? &pager->newcomer[pager->newcomers - 1] : NULL;
-	bool full = pager->newcomers == NEWCOMERS;
+	bool alike = last && last->ctx == ctx && last->displaced == displaced;
 
-	if (last && last->ctx == ctx && last->start <= start && last->end >= end)
+	if (alike && last->start <= start && last->end >= end)
 		return;
-	if (last && (full || (last->ctx == ctx && last->end == start))) {
+	if (pager->newcomers == NEWCOMERS || (alike && last->end == start)) {
 		last->ctx = last->ctx == ctx ? ctx : CONTEXTS;
 		last->start = last->start < start ? last->start : start;
 		last->end = last->end > end ? last->end : end;
+		last->displaced |= displaced;
 		return;
 	}
-	pager->newcomer[pager->newcomers++] =
-		(struct newcomer){ .start = start, .end = end, .ctx = ctx };
+	pager->newcomer[pager->newcomers++] = (struct newcomer){
+		.start = start, .end = end, .ctx = ctx, .displaced = displaced };
+}
+
+static bool is_in(const struct newcomer *n, uintptr_t page)
+{
+	return n->start <= page && page < n->end;
 }
 
 bool aside_over(const struct pager *pager, unsigned ctx, uintptr_t page)
@@ -36,9 +42,17 @@ bool aside_over(const struct pager *pager, unsigned ctx, uintptr_t page)
 	for (unsigned i = 0; i < pager->newcomers; i++) {
 		const struct newcomer *n = &pager->newcomer[i];
 
-		if ((n->ctx == ctx || n->ctx == CONTEXTS) && n->start <= page && page < n->end)
+		if ((n->ctx == ctx || n->ctx == CONTEXTS) && is_in(n, page))
 			return true;
 	}
+	return false;
+}
+
+bool aside_displaced(const struct pager *pager, uintptr_t page)
+{
+	for (unsigned i = 0; i < pager->newcomers; i++)
+		if (pager->newcomer[i].displaced && is_in(&pager->newcomer[i], page))
+			return true;
 	return false;
 }
 

@@ -286,7 +286,7 @@ static void clear_destination(struct hmm *hmm, unsigned ctx, uintptr_t start, ui
 		if (!was_unmapped(hmm, at) &&
 		    hmm->os->ctx_probe(&hmm->os_ctx[book_ctx(entry)]) &&
 		    aside_put(hmm, at, entry)) {
-			aside_newcomer(hmm, ctx, start, end);
+			aside_newcomer(hmm, ctx, start, end, true);
 			books_erase(hmm, at);
 		} else {
 			drop(hmm, at, entry, (struct event_id){ ctx, number }, true);
@@ -397,7 +397,7 @@ void dropped_remap(struct hmm *hmm, unsigned ctx, const struct os_msg *msg, uint
 	for (uintptr_t at = msg->start; books_next(hmm, &at, msg->end, &entry); at += PAGE) {
 		if (book_ctx(entry) != ctx || (late && is_there(hmm, ctx, at, &v)))
 			continue;
-		own |= !late && aside_over(hmm->pager, ctx, at);
+		own |= !late && aside_displaced(hmm->pager, at);
 		placed = true;
 		place(hmm, at, at - msg->start + msg->to, entry, number);
 	}
@@ -408,7 +408,7 @@ void dropped_remap(struct hmm *hmm, unsigned ctx, const struct os_msg *msg, uint
 		place(hmm, at, at - msg->start + msg->to, entry, number);
 	}
 	if (placed)
-		aside_newcomer(hmm, ctx, msg->to, to_end);
+		aside_newcomer(hmm, ctx, msg->to, to_end, false);
 	judge_add(hmm, ctx, msg->to, to_end, number, false);
 }
 

@@ -323,6 +323,7 @@ struct moved {
 struct newcomer {
 	uintptr_t start, end;
 	unsigned ctx; /* CONTEXTS: of several */
+	bool displaced; /* something is aside since, that was there */
 };
 
 #define MISSING_VMAS 256u
@@ -526,10 +527,12 @@ bool aside_has(struct hmm *hmm, unsigned ctx, uintptr_t start, uintptr_t end);
 bool aside_take(struct hmm *hmm, unsigned ctx, uintptr_t *at, uintptr_t end, uint64_t *entry);
 /* The same of those whose REMAP must have been read by now. */
 bool aside_take_gone(struct hmm *hmm, uintptr_t *at, uint64_t *entry);
-/* Something of that context has come to a place; */
-void aside_newcomer(struct hmm *hmm, unsigned ctx, uintptr_t start, uintptr_t end);
-/* has it, and may what was there before have moved on by a REMAP that is not read yet? */
+/* Something of that context has come to a place, from where something has been put aside (`displaced`), or may have moved on; */
+void aside_newcomer(struct hmm *hmm, unsigned ctx, uintptr_t start, uintptr_t end, bool displaced);
+/* has it, as long as not all is quiet? */
 bool aside_over(const struct pager *pager, unsigned ctx, uintptr_t page);
+/* And of whatever context, where something was put aside? */
+bool aside_displaced(const struct pager *pager, uintptr_t page);
 /* Each turn. */
 void aside_settle(struct hmm *hmm);
 

@@ -691,10 +691,12 @@ static void the_newcomer_goes_on_and_another_comes(void **state)
 static void the_newcomer_is_covered_in_part(void **state)
 {
 	EACH_KIND(k)
-		for (unsigned at = 0; at < 2; at++) {
+		for (unsigned at = 0; at < 4; at++) {
+			unsigned from = at < 2 ? A + 8 : B; /* of another context */
+
 			away_begin(*state, &kinds[k]);
 			away_move(A, 3);
-			away_move(A + 8, 1);
+			away_move(from, 1);
 			fake.hold_resume = true;
 			away_dontneed(A + 15, 1);
 			fake.hold_resume = false;
@@ -704,7 +706,7 @@ static void the_newcomer_is_covered_in_part(void **state)
 			fake.hold_queue = true;
 			away_remap(Q, Q + 10, 3, false);
 			fake.hold_queue = false;
-			away_remap(A + 8, Q + 2 * at, 1, false);
+			away_remap(from, Q + 2 * (at & 1), 1, false);
 			fake_reader();
 			away_settle();
 			away_end(true);
