@@ -40,6 +40,12 @@ static bool is_host(const struct hmm_devmem *devmem)
 	return devmem->options.host_frames;
 }
 
+/* Does the driver copy nothing? */
+static bool ends_at_once(const struct hmm_devmem *devmem)
+{
+	return is_host(devmem) || is_coherent(devmem) || devmem->lost;
+}
+
 /* Pages that the driver copies to are there before. */
 static int make_fresh(struct hmm_transfer *t)
 {
@@ -95,11 +101,8 @@ static void over(struct hmm_transfer *t)
 static int come(struct hmm_transfer *t, enum transfer_why why)
 {
 	struct hmm_devmem *devmem = t->devmem;
-	bool coherent = devmem->options.type == HMM_DEVMEM_COHERENT;
-	int err = 0;
+	int err = ends_at_once(devmem) ? 0 : make_fresh(t);
 
-	if (!is_host(devmem) && !coherent && !devmem->lost)
-		err = make_fresh(t);
 	if (err)
 		return err;
 	t->why = why;
@@ -122,8 +125,7 @@ static bool is_fair(struct hmm *hmm, uintptr_t start, uintptr_t end)
 		if (book_state(entry) == BOOK_MOVING)
 			continue;
 		devmem = hmm->pager->devmem[book_devmem(entry)];
-		return is_host(devmem) || devmem->lost ||
-		       devmem->options.type == HMM_DEVMEM_COHERENT || transfers_fair(devmem, false);
+		return ends_at_once(devmem) || transfers_fair(devmem, false);
 	}
 	return true;
 }
@@ -275,8 +277,7 @@ static int poison(struct hmm_transfer *t, struct moving *page)
 /* Where nothing was copied the page is here, whatever the driver says. */
 static bool failed(const struct hmm_transfer *t, unsigned i)
 {
-	return t->page[i].err && !is_host(t->devmem) &&
-	       t->devmem->options.type != HMM_DEVMEM_COHERENT;
+	return t->page[i].err && !is_host(t->devmem) && !is_coherent(t->devmem);
 }
 
 /* One page, or several in a row, at t->next. */
@@ -300,7 +301,7 @@ static int put_next(struct hmm_transfer *t)
 		return -EAGAIN;
 	if (failed(t, t->next)) {
 		err = poison(t, page);
-	} else if (t->devmem->options.type != HMM_DEVMEM_COHERENT) {
+	} else if (!is_coherent(t->devmem)) {
 		unsigned row = 1;
 
 		while (t->next + row < t->n && !failed(t, t->next + row) &&
@@ -311,7 +312,7 @@ static int put_next(struct hmm_transfer *t)
 	}
 	if (err == -EAGAIN || err == -ENOMEM)
 		return -EAGAIN;
-	if (t->devmem->options.type != HMM_DEVMEM_COHERENT)
+	if (!is_coherent(t->devmem))
 		parked_forget(hmm, t->ctx, page->addr, page->addr + n * PAGE);
 	if (err) { /* there is no such place any more, or a guard page */
 		page->is = PAGE_DROPPED;

@@ -366,6 +366,8 @@ static bool is_late(struct hmm *hmm, unsigned ctx, const struct os_msg *msg)
 	unsigned looks = 0;
 	uint64_t entry;
 
+	if (!hmm->pager->newcomers)
+		return false; /* without a walk through all that is moved */
 	for (uintptr_t at = msg->start; looks < LOOKS && books_next(hmm, &at, msg->end, &entry);
 	     at += PAGE) {
 		uintptr_t to = at - msg->start + msg->to;

@@ -52,19 +52,17 @@ static int lock_there(struct hmm_devmem *devmem, uintptr_t page, uint64_t *frame
 		hmm->os->wait((const uint32_t *)&hmm->pager->released, released, pause);
 		pause = pause * 2 < PAUSE_MAX_NS ? pause * 2 : PAUSE_MAX_NS;
 	}
-	*frame = lock.moved;
+	if (!err)
+		*frame = lock.moved;
 	return err;
 }
 
 static int try(struct hmm_devmem *devmem, uintptr_t page, uint64_t *frame)
 {
 	struct hmm *hmm = devmem->hmm;
-	uint64_t there;
 	struct os_vma vma;
-	int err = lock_there(devmem, page, &there);
+	int err = lock_there(devmem, page, frame);
 
-	if (!err)
-		*frame = there;
 	if (err != -ENOENT)
 		return err;
 	err = check(hmm, page, &vma);

@@ -16,7 +16,7 @@
 
 static bool coherent(const struct hmm_transfer *t)
 {
-	return t->devmem->options.type == HMM_DEVMEM_COHERENT;
+	return is_coherent(t->devmem);
 }
 
 bool leave_can(const struct os_vma *vma)

@@ -16,8 +16,7 @@ bool migrate_is_ours(struct hmm *hmm, const struct os_vma *vma);
 uintptr_t migrate_end(struct hmm *hmm, const struct os_vma *vma, uintptr_t upto);
 /* Mirror the VMA at `at`, which has just been found; its context. */
 int migrate_ctx(struct hmm *hmm, const struct os_vma *found, uintptr_t at, unsigned *ctx);
-/* A transfer out; sleeps until one is free. */
-/* NULL: none was free for long (-ETIME). */
+/* A transfer out; sleeps until one is free. NULL: none was for long (-ETIME). */
 struct hmm_transfer *migrate_claim(struct hmm_devmem *devmem, unsigned ctx);
 /* Publish, and tell every device: they have forgotten the range when the side queue has been
  * delivered so far (request.after). */

@@ -135,6 +135,11 @@ struct hmm_devmem {
 	} count;
 };
 
+static inline bool is_coherent(const struct hmm_devmem *devmem)
+{
+	return devmem->options.type == HMM_DEVMEM_COHERENT;
+}
+
 int frames_init(struct hmm_devmem *devmem);
 void frames_destroy(struct hmm_devmem *devmem);
 /* Up to n frames, in a row where there are; the first is congruent to `align` modulo 512

@@ -113,7 +113,7 @@ bool transfer_placed(const struct hmm_transfer *t, unsigned i)
 	uintptr_t addr = t->page[i].addr;
 
 	/* (Of what a coherent device gets the books say nothing before it has it.) */
-	return (t->out && t->devmem->options.type == HMM_DEVMEM_COHERENT) ||
+	return (t->out && is_coherent(t->devmem)) ||
 	       (books_get(t->hmm, addr) == book_moving(t->ctx, t->index, i) &&
 		!judging(t->hmm, addr, addr + PAGE));
 }
@@ -149,7 +149,7 @@ void transfer_start(struct hmm_transfer *t)
 	bool nothing;
 
 	add_copies(t);
-	if (devmem->options.host_frames || devmem->options.type == HMM_DEVMEM_COHERENT)
+	if (devmem->options.host_frames || is_coherent(devmem))
 		hide_host(t);
 	t->judged = false;
 	t->deadline = t->hmm->os->now() + (uint64_t)devmem->options.timeout_ms * 1000000;

@@ -12,6 +12,23 @@
 
 /* ---- a frame is nobody's only when its device knows ---- */
 
+/* By a thread that is preempted before its message is queued. */
+static void remap_late(unsigned from, unsigned to, unsigned n)
+{
+	fake.hold_queue = true;
+	away_remap(from, to, n, false);
+	fake.hold_queue = false;
+}
+
+/* Something of A's context is, from now on. */
+static void stays_pending(void)
+{
+	fake.hold_resume = true;
+	away_dontneed(A + 15, 1);
+	fake.hold_resume = false;
+	fake_reader();
+}
+
 static void dropped_frames_wait_for_the_worker(void **state)
 {
 	static void (*const drops[])(unsigned, unsigned) = { away_dontneed, away_unmap };
@@ -355,9 +372,7 @@ static void zeros_beside_a_late_remap(void **state)
 		away_dontneed(P + 2, 1);
 		away_unmap(P + 3, 2);
 		away_settle();
-		fake.hold_queue = true;
-		away_remap(B, P + 3, 2, false);
-		fake.hold_queue = false;
+		remap_late(B, P + 3, 2);
 		assert_int_equal(fake_read_page(P + 2), 0);
 		away_settle();
 		assert_int_equal(fake_read_page(P + 3), 1000 + B);
@@ -588,9 +603,7 @@ static void moved_on_and_partly_covered(void **state)
 		away_begin(*state, &kinds[k]);
 		away_move(A, 4);
 		away_move(B, 1);
-		fake.hold_queue = true;
-		away_remap(A, SPAN - 4, 4, false);
-		fake.hold_queue = false;
+		remap_late(A, SPAN - 4, 4);
 		away_remap(B, A, 1, false);
 		fake_reader();
 		away_settle();
@@ -611,16 +624,12 @@ static void moved_on_twice(void **state)
 			away_move(A, 1);
 			away_move(B, 1);
 			away_move(50, 1);
-			fake.hold_queue = true;
-			away_remap(A, 70, 1, false);
-			fake.hold_queue = false;
+			remap_late(A, 70, 1);
 			if (aside) {
 				away_remap(B, A, 1, false);
 				fake_reader();
 			}
-			fake.hold_queue = true;
-			away_remap(70, 74, 1, false);
-			fake.hold_queue = false;
+			remap_late(70, 74, 1);
 			away_remap(50, 70, 1, false);
 			fake_reader();
 			away_settle();
@@ -634,9 +643,7 @@ static void moved_on_with_nothing_away(void **state)
 	EACH_KIND(k) {
 		away_begin(*state, &kinds[k]);
 		away_move(A + 8, 2);
-		fake.hold_queue = true;
-		away_remap(A, Q, 2, false);
-		fake.hold_queue = false;
+		remap_late(A, Q, 2);
 		away_remap(A + 8, A, 2, false);
 		fake_reader();
 		away_settle();
@@ -652,9 +659,7 @@ static void the_newcomer_goes_on(void **state)
 		away_begin(*state, &kinds[k]);
 		away_move(A, 2);
 		away_move(A + 8, 2);
-		fake.hold_queue = true;
-		away_remap(A, Q, 2, false);
-		fake.hold_queue = false;
+		remap_late(A, Q, 2);
 		away_remap(A + 8, A, 2, false);
 		fake_reader();
 		away_remap(A, Q + 10, 2, false);
@@ -673,10 +678,7 @@ static void the_newcomer_goes_on_and_another_comes(void **state)
 			away_dontneed(A + hole, 1);
 			away_settle();
 			away_move(A + 8, 2);
-			fake.hold_resume = true;
-			away_dontneed(A + 15, 1);
-			fake.hold_resume = false;
-			fake_reader();
+			stays_pending();
 			away_remap(A + 8, Q, 2, false);
 			fake_reader();
 			away_remap(Q, Q + 10, 2, false);
@@ -697,15 +699,10 @@ static void the_newcomer_is_covered_in_part(void **state)
 			away_begin(*state, &kinds[k]);
 			away_move(A, 3);
 			away_move(from, 1);
-			fake.hold_resume = true;
-			away_dontneed(A + 15, 1);
-			fake.hold_resume = false;
-			fake_reader();
+			stays_pending();
 			away_remap(A, Q, 3, false);
 			fake_reader();
-			fake.hold_queue = true;
-			away_remap(Q, Q + 10, 3, false);
-			fake.hold_queue = false;
+			remap_late(Q, Q + 10, 3);
 			away_remap(from, Q + 2 * (at & 1), 1, false);
 			fake_reader();
 			away_settle();
@@ -720,10 +717,7 @@ static void the_newcomer_goes_on_and_leaves_a_mapping(void **state)
 		for (unsigned n = 1; n < 4; n++) {
 			away_begin(*state, &kinds[k]);
 			away_move(A + 8, n);
-			fake.hold_resume = true;
-			away_dontneed(A + 15, 1);
-			fake.hold_resume = false;
-			fake_reader();
+			stays_pending();
 			away_remap(A + 8, Q, 3, false);
 			fake_reader();
 			away_remap(Q, Q + 10, 3, true);

@@ -5,6 +5,13 @@
  */
 #include "whole.h"
 
+/* What the mirror asks when it gives up pages 1000 to 1003. */
+static struct request trim_of_1000(void)
+{
+	return (struct request){ .kind = REQUEST_TRIM, .start = fake_addr(1000),
+				 .end = fake_addr(1004), .number = (unsigned)fake_ctx_of(1000) };
+}
+
 static void grown_while_it_becomes_plain(void **state)
 {
 	missing_begins(*state, NULL);
@@ -21,18 +28,15 @@ static void grown_while_it_becomes_plain(void **state)
 static void moves_onto_what_becomes_plain(struct hmm *hmm, bool trims)
 {
 	unsigned from = away_beside_1000(hmm);
-	struct request trim = { .kind = REQUEST_TRIM, .start = fake_addr(1000),
-				.end = fake_addr(1004), .number = (unsigned)fake_ctx_of(1000) };
+	struct request trim = trim_of_1000();
 
 	goes_away(1000, 4);
 	hmm_migrate_to_host(hmm, fake_addr(1000), 4 * PAGE);
 	fake_at(FAKE_OP_UNREGISTER, FAKE_BEFORE, -1, 1, moves_over_it, &from);
 	if (trims)
 		assert_int_equal(request_do(hmm, &trim), -EBUSY);
-	for (unsigned i = 0; i < 20 && !trims; i++) {
-		fake.clock += 100000000;
-		fake_settle();
-	}
+	else
+		a_while_passes();
 	fake_settle();
 	assert_int_equal(fake.calls[FAKE_OP_UNREGISTER], 1);
 	assert_true(fake.page[1000].missing);
@@ -69,10 +73,7 @@ static void what_comes_after_it_is_new(void **state)
 	goes_away(1000, 4);
 	hmm_migrate_to_host(*state, fake_addr(1000), 4 * PAGE);
 	fake_at(FAKE_OP_UNREGISTER, FAKE_BEFORE, -1, 1, moves_over_it_and_ends, &from);
-	for (unsigned i = 0; i < 20; i++) {
-		fake.clock += 100000000;
-		fake_settle();
-	}
+	a_while_passes();
 	for (unsigned i = 0; i < 4; i++)
 		assert_int_equal(fake_read_page(1000 + i), 0);
 	comes_home(*state);
@@ -100,10 +101,7 @@ static void what_is_left_of_it_keeps_its_pages(void **state)
 			moves_over_it_and_shrinks, &from);
 		if (!plain)
 			hmm_migrate_to_device(vram.devmem, fake_addr(1000), 4 * PAGE);
-		for (unsigned i = 0; i < 20; i++) {
-			fake.clock += 100000000;
-			fake_settle();
-		}
+		a_while_passes();
 		for (unsigned i = 0; i < 3; i++)
 			assert_int_equal(fake_read_page(1000 + i), 100 + from + i);
 		fake_unmap(0, 1040);
@@ -163,8 +161,7 @@ static int drops_elsewhere(void *arg)
 static void what_is_critical_is_registered_as_it_was(void **state)
 {
 	unsigned from = away_beside_1000(*state);
-	struct request trim = { .kind = REQUEST_TRIM, .start = fake_addr(1000),
-				.end = fake_addr(1004), .number = (unsigned)fake_ctx_of(1000) };
+	struct request trim = trim_of_1000();
 
 	fake.critical_start = fake_addr(1000);
 	fake.critical_end = fake_addr(1004);
@@ -180,8 +177,7 @@ static void what_is_critical_is_registered_as_it_was(void **state)
 static void what_cannot_be_given_up_is_given_up_later(void **state)
 {
 	unsigned from = away_beside_1000(*state);
-	struct request trim = { .kind = REQUEST_TRIM, .start = fake_addr(1000),
-				.end = fake_addr(1004), .number = (unsigned)fake_ctx_of(1000) };
+	struct request trim = trim_of_1000();
 
 	fake.hold_resume = true;
 	fake_dontneed(from, 1);
@@ -198,8 +194,7 @@ static void what_cannot_be_given_up_is_given_up_later(void **state)
 static void what_cannot_be_given_up_where_something_was(void **state)
 {
 	unsigned from = away_beside_1000(*state), ctx = (unsigned)fake_ctx_of(1000);
-	struct request trim = { .kind = REQUEST_TRIM, .start = fake_addr(1000),
-				.end = fake_addr(1004), .number = ctx };
+	struct request trim = trim_of_1000();
 
 	goes_away(1000, 4);
 	hmm_migrate_to_host(*state, fake_addr(1000), 4 * PAGE);
@@ -322,10 +317,7 @@ static void what_another_moves_onto_plain_keeps_its_pages(void **state)
 	assert_int_not_equal(fake_ctx_of(40), fake_ctx_of(1000));
 	hmm_migrate_to_host(*state, fake_addr(1000), 4 * PAGE);
 	fake_at(FAKE_OP_UNREGISTER, FAKE_BEFORE, -1, 1, another_moves_over_it, NULL);
-	for (unsigned i = 0; i < 20; i++) {
-		fake.clock += 100000000;
-		fake_settle();
-	}
+	a_while_passes();
 	assert_int_equal(fake.calls[FAKE_OP_UNREGISTER], !old);
 	for (unsigned i = 0; i < 4; i++)
 		assert_int_equal(fake_read_page((old ? 40 : 1000) + i), 140 + i);

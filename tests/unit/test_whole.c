@@ -333,10 +333,7 @@ static void pieces_go_away_together(void **state)
 	fake_protect(10, 3, PROT_READ);
 	goes_away(13, 5);
 	is_whole(10, 8, true);
-	for (unsigned i = 0; i < 20; i++) { /* the piece that is at home stays with the one that is not */
-		fake.clock += 100000000;
-		fake_settle();
-	}
+	a_while_passes(); /* the piece that is at home stays with the one that is not */
 	is_whole(10, 8, true);
 	for (unsigned i = 10; i < 18; i++)
 		assert_int_equal(fake_read_page(i), 100 + i);

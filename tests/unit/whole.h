@@ -55,13 +55,19 @@ static inline void goes_away(unsigned page, unsigned n)
 	assert_true(fake.page[page].missing);
 }
 
-static inline void comes_home(struct hmm *hmm)
+/* Long enough for all that is home to be plain. */
+static inline void a_while_passes(void)
 {
-	hmm_migrate_to_host(hmm, fake_addr(0), 40 * PAGE);
 	for (unsigned i = 0; i < 20; i++) {
 		fake.clock += 100000000;
 		fake_settle();
 	}
+}
+
+static inline void comes_home(struct hmm *hmm)
+{
+	hmm_migrate_to_host(hmm, fake_addr(0), 40 * PAGE);
+	a_while_passes();
 }
 
 static inline void missing_begins(struct hmm *hmm, fake_action action)
